@@ -1,0 +1,1 @@
+"""The engine: pure functions of bytes and time, standard library only."""

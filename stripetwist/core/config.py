@@ -1,0 +1,92 @@
+"""Every limit and time of the project, in one table."""
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    What may grow, how far, and what may take time, how long.
+
+    Sizes are bytes, times seconds.  One object is made by a tap and handed down; tests
+    make their own with C{dataclasses.replace}.
+    """
+
+    # memory, of the whole process
+    max_memory: int = 256 * MIB
+    min_window: int = 8 * KIB
+    first_window: int = 4 * MIB
+    max_window: int = 16 * MIB
+    max_unsent: int = 1 * MIB
+
+    # streams, of one session
+    max_streams: int = 16_384
+    max_opening: int = 1_024
+
+    # subflows, of one session
+    subflows: int = 6
+    max_subflows: int = 64
+
+    # the server port
+    max_unauthenticated: int = 256
+    max_unauthenticated_per_source: int = 64
+    tls_timeout: float = 10.0
+    proof_timeout: float = 5.0
+
+    # the dialer
+    max_handshakes: int = 8
+    dial_spacing: float = 0.05
+    dial_timeout: float = 10.0
+    dial_timeout_alive: float = 1.0
+    redial_alive: float = 0.2
+    redial_first: float = 0.2
+    redial_most: float = 2.0
+    redial_late: float = 30.0
+    redial_refused: float = 30.0
+    outage_early: float = 300.0
+    active_after: float = 1.0
+
+    # frames
+    frame_small: int = 16 * KIB
+    frame_large: int = 64 * KIB
+    frame_large_above: float = 2e6
+    batch: int = 64 * KIB
+
+    # control that a peer can make us owe
+    max_control_items: int = 10_000
+    max_control_bytes: int = 1 * MIB
+    control_ahead: int = 16 * KIB
+
+    # a subflow that is silent
+    stall_floor: float = 0.12
+    stall_most: float = 3.0
+    stall_margin: float = 0.025
+    dead_alive: float = 1.0
+    dead_alone: float = 20.0
+    ping_busy: float = 5.0
+    ping_idle: float = 25.0
+    pings_missed: int = 4
+    ack_delay: float = 0.025
+    ack_delay_floor: float = 0.005
+
+    # a session without subflows
+    session_timeout: float = 60.0
+    acceptor_grace: float = 1.25
+    session_wait: float = 10.0
+
+    # an open
+    dns_timeout: float = 5.0
+    connect_timeout: float = 10.0
+    connect_total: float = 20.0
+    open_timeout: float = 25.0
+    next_address: float = 0.3
+
+    # fronts
+    socks_timeout: float = 10.0
+    reply_timeout: float = 30.0
+    half_closed: float = 3600.0
+    close_timeout: float = 5.0
+    drain_timeout: float = 30.0

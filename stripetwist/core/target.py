@@ -1,0 +1,153 @@
+"""What a stream is asked to reach: a checked host with a port."""
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+from stripetwist.core.errors import Code, OpenRefused, printable
+
+Host = str | IPv4Address | IPv6Address
+
+FORM_IPV4, FORM_NAME, FORM_IPV6 = 1, 3, 4
+MAX_NAME = 253
+
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
+# getaddrinfo takes such a last label for a number, and with it the name for an address.
+_NUMERIC_LABEL = re.compile(r"([0-9]+|0[xX][0-9a-fA-F]*)\Z")
+
+
+class Kind(IntEnum):
+    """What is asked for at the address."""
+
+    TCP = 1
+    UDP = 2
+    RESOLVE = 3
+
+
+def bad_name(name: str, why: str) -> OpenRefused:
+    """The refusal of a name that no lookup should ever see."""
+    return OpenRefused(Code.GENERAL, f'the name "{printable(name, 80)}" {why}')
+
+
+def parse_host(text: str) -> Host:
+    """
+    A host as a user or a peer wrote it: an address where it is one, else a checked name.
+
+    Names are refused before any lookup if a resolver could take them for something else:
+    control characters, other scripts (clients send A-labels), and the number forms that
+    C{getaddrinfo} accepts as addresses.
+
+    @return: the address, or the name in lower case without its trailing dot.
+    @raise OpenRefused: it is neither.
+    """
+    try:
+        return IPv4Address(text)
+    except AddressValueError:
+        pass
+    if ":" in text and "%" not in text:
+        try:
+            return IPv6Address(text)
+        except AddressValueError:
+            raise bad_name(text, "is no address") from None
+    name = text.removesuffix(".")
+    if not name:
+        raise bad_name(text, "is empty")
+    if len(name) > MAX_NAME:
+        raise bad_name(text, f"is longer than {MAX_NAME} characters")
+    labels = name.split(".")
+    if not all(_LABEL.match(label) for label in labels):
+        raise bad_name(text, "is no host name")
+    if _NUMERIC_LABEL.match(labels[-1]):
+        raise bad_name(text, "looks like an address but is none")
+    return name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    Where a stream is to go.
+
+    @ivar host: an address, or a name that L{parse_host} has passed.
+    @ivar port: 1 to 65535.
+    """
+
+    host: Host
+    port: int
+
+    @classmethod
+    def of(cls, host: str, port: int) -> "Target":
+        """
+        The target of a host as text, and a port.
+
+        @raise OpenRefused: the host is malformed or the port out of range.
+        """
+        if not 0 < port < 65536:
+            raise OpenRefused(Code.GENERAL, f"port {port} cannot be connected to")
+        return cls(parse_host(host), port)
+
+    def __str__(self) -> str:
+        if isinstance(self.host, IPv6Address):
+            return f"[{self.host}]:{self.port}"
+        return f"{self.host}:{self.port}"
+
+    def encode(self) -> bytes:
+        """The SOCKS5 form (RFC 1928, section 5): type, address, port."""
+        port = self.port.to_bytes(2, "big")
+        if isinstance(self.host, IPv4Address):
+            return bytes([FORM_IPV4]) + self.host.packed + port
+        if isinstance(self.host, IPv6Address):
+            return bytes([FORM_IPV6]) + self.host.packed + port
+        name = self.host.encode("ascii")
+        return bytes([FORM_NAME, len(name)]) + name + port
+
+    @classmethod
+    def decode(cls, data: bytes, at: int = 0) -> "tuple[Target, int] | None":
+        """
+        Read the SOCKS5 form that starts at C{at}.
+
+        @return: the target and where it ended; C{None} if more bytes are needed.
+        @raise OpenRefused: unknown address type, malformed name, port 0.
+        """
+        if len(data) <= at:
+            return None
+        form = data[at]
+        if form == FORM_IPV4:
+            start, length = at + 1, 4
+        elif form == FORM_IPV6:
+            start, length = at + 1, 16
+        elif form == FORM_NAME:
+            if len(data) < at + 2:
+                return None
+            start, length = at + 2, data[at + 1]
+        else:
+            raise OpenRefused(Code.BAD_ADDRESS, f"address type {form} is unknown")
+        end = start + length + 2
+        if len(data) < end:
+            return None
+        raw = data[start : start + length]
+        port = int.from_bytes(data[end - 2 : end], "big")
+        if form == FORM_NAME:
+            # Latin-1 keeps every byte, so that the name check sees what came.
+            return cls.of(raw.decode("latin-1"), port), end
+        host = IPv4Address(raw) if form == FORM_IPV4 else IPv6Address(raw)
+        if port == 0:
+            raise OpenRefused(Code.GENERAL, "port 0 cannot be connected to")
+        return cls(host, port), end
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """
+    What a front, a forward or a peer asks an opener for.
+
+    @ivar target: where to.
+    @ivar kind: as what.
+    @ivar exit: which exit is to reach it, by name; empty for the opener's own.
+    @ivar key_id: the key of the peer that asks; empty for a local user.
+    """
+
+    target: Target
+    kind: Kind = Kind.TCP
+    exit: str = ""
+    key_id: str = ""

@@ -1,0 +1,1 @@
+"""The Twisted floor: connections, services and ways out around the core."""
