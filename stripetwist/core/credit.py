@@ -1,0 +1,150 @@
+"""How far each side may send, and what that can cost in memory."""
+
+from stripetwist.core.config import MIB, Limits
+
+
+class SendCredit:
+    """How far the peer allows us to send on one stream; only ever grows."""
+
+    __slots__ = ("limit",)
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def raise_to(self, limit: int) -> bool:
+        """Note a new limit; C{True} if it is news.  Older limits are ignored."""
+        if limit <= self.limit:
+            return False
+        self.limit = limit
+        return True
+
+
+class MemoryBudget:
+    """
+    What all sessions of a process may hold.
+
+    Nothing is over-promised, so no stream ever has to be ended for memory: receive promises
+    stay under three quarters, and above one quarter of stored outgoing bytes the local
+    sockets are paused.
+
+    @ivar promised: bytes that peers may still make us hold: the sum of limit - consumed.
+    @ivar stored: bytes of ours that peers have not acknowledged.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.promised = 0
+        self.stored = 0
+
+    @property
+    def limit(self) -> int:
+        """The whole of it."""
+        return self._limits.max_memory
+
+    @property
+    def store_is_full(self) -> bool:
+        """Whether local sockets have to wait."""
+        return self.stored > self.limit // 4
+
+    @property
+    def store_has_room(self) -> bool:
+        """Whether those that wait may go on."""
+        return self.stored <= self.limit * 7 // 32
+
+    def may_open(self) -> bool:
+        """Whether one more stream can have its guarantee."""
+        return self.promised + self._limits.min_window <= self.limit * 3 // 4
+
+    def first_window(self) -> int:
+        """What a stream is granted to start with."""
+        share = (self.limit // 8 - self.promised) // 4
+        return max(self._limits.min_window, min(self._limits.first_window, share))
+
+    def may_grow(self, by: int) -> bool:
+        """Whether a window may be larger by that much."""
+        return self.promised + by <= self.limit * 9 // 16
+
+
+class ReceiveWindow:
+    """
+    What one stream's sender may send.
+
+    The window doubles when the sender uses it up faster than a round trip, while the
+    consumer keeps up; it is renewed as bytes are consumed, never when they arrive.  Its
+    unused part is booked in the process's budget from the moment it is granted.
+
+    @ivar limit: the absolute offset granted so far.
+    @ivar size: how far beyond the consumed bytes it is to reach.
+    @ivar consumed: bytes that the consumer took.
+    """
+
+    __slots__ = ("_budget", "_closed", "_grown_at", "_limits", "consumed", "limit", "size")
+
+    def __init__(self, size: int, budget: MemoryBudget, limits: Limits) -> None:
+        self._budget = budget
+        self._limits = limits
+        self._grown_at = float("-inf")
+        self._closed = False
+        self.size = size
+        self.limit = size
+        self.consumed = 0
+        budget.promised += size
+
+    def widen(self, size: int) -> None:
+        """Grant a first window in place of the guarantee."""
+        if not self._closed and size > self.size:
+            self.size = size
+            self._grant(self.consumed + size)
+
+    def take(self, count: int) -> bool:
+        """The consumer took bytes; C{True} if the peer should hear of more credit."""
+        if self._closed:
+            return False
+        self.consumed += count
+        self._budget.promised -= count
+        if self.consumed + self.size - self.limit < self.size // 4:
+            return False
+        self._grant(self.consumed + self.size)
+        return True
+
+    def grow(self, highest: int, ready: int, min_rtt: float, now: float) -> bool:
+        """
+        Double the window if it is what holds the sender back.
+
+        @param highest: end of the highest byte received.
+        @param ready: bytes in order that the consumer has not taken; many of them mean that
+            it is the consumer who is slow.
+        @return: C{True} if the peer should hear of more credit.
+        """
+        size = self.size
+        if (
+            self._closed
+            or self.limit - highest >= size // 2
+            or size >= self._limits.max_window
+            or ready > max(size // 4, self._limits.batch)
+            or now - self._grown_at < min_rtt
+        ):
+            return False
+        more = min(size, self._limits.max_window - size)
+        if not self._budget.may_grow(more):
+            return False
+        self._grown_at = now
+        self.size += more
+        self._grant(self.consumed + self.size)
+        return True
+
+    def _grant(self, limit: int) -> None:
+        if limit > self.limit:
+            self._budget.promised += limit - self.limit
+            self.limit = limit
+
+    def close(self) -> None:
+        """No more will be received: give the promise back."""
+        if not self._closed:
+            self._closed = True
+            self._budget.promised -= self.limit - self.consumed
+
+
+def default_memory(total: int) -> int:
+    """C{--max-memory} where none is said: a quarter of the machine, at most 256 MiB."""
+    return max(16 * MIB, min(total // 4, 256 * MIB))

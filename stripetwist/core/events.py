@@ -1,0 +1,96 @@
+"""What a session tells its owner, in the order in which it happened."""
+
+from dataclasses import dataclass
+
+from stripetwist.core.errors import Code
+from stripetwist.core.target import OpenRequest
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """The peer asks for a stream; answer with C{accept} or C{refuse}."""
+
+    stream_id: int
+    request: OpenRequest
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAccepted:
+    """The peer has reached what we asked for."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRefused:
+    """The peer will not; the stream is gone."""
+
+    stream_id: int
+    code: Code
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReadable:
+    """There are bytes to take, or the end to be seen."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamWritable:
+    """There is room for more bytes after a C{write} that said there was none."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReset:
+    """The stream broke; nothing more will come or go, and its number is gone."""
+
+    stream_id: int
+    code: Code
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFinished:
+    """Both halves have ended cleanly, all has arrived; the stream's number is gone."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubflowDead:
+    """The session has given a subflow up: abort its connection."""
+
+    subflow_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGoesAway:
+    """The peer takes no new streams."""
+
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """The session is over; every stream has been reset.  Always the last event."""
+
+    code: Code
+    reason: str
+
+
+Event = (
+    StreamOpened
+    | StreamAccepted
+    | StreamRefused
+    | StreamReadable
+    | StreamWritable
+    | StreamReset
+    | StreamFinished
+    | SubflowDead
+    | PeerGoesAway
+    | SessionClosed
+)

@@ -1,0 +1,44 @@
+"""How long a round trip takes on one subflow."""
+
+_BUCKET = 5.0
+
+
+class RttEstimator:
+    """
+    Smoothed round trip time, its variation, and its recent minimum.
+
+    Smoothing after RFC 6298, section 2; the minimum is over the last 5 to 10 s, in two
+    buckets.  All in seconds.
+
+    @ivar smoothed: C{None} before the first sample.
+    @ivar variation: C{rttvar} of the RFC.
+    """
+
+    __slots__ = ("_bucket_ends", "_current", "_previous", "smoothed", "variation")
+
+    def __init__(self) -> None:
+        self.smoothed: float | None = None
+        self.variation = 0.0
+        self._previous = float("inf")
+        self._current = float("inf")
+        self._bucket_ends = 0.0
+
+    def sample(self, rtt: float, now: float) -> None:
+        """One measured round trip."""
+        rtt = max(rtt, 1e-6)
+        if self.smoothed is None:
+            self.smoothed = rtt
+            self.variation = rtt / 2
+        else:
+            self.variation += (abs(rtt - self.smoothed) - self.variation) / 4
+            self.smoothed += (rtt - self.smoothed) / 8
+        if now >= self._bucket_ends:
+            self._previous, self._current = self._current, rtt
+            self._bucket_ends = now + _BUCKET
+        else:
+            self._current = min(self._current, rtt)
+
+    @property
+    def minimum(self) -> float | None:
+        """The least of the recent samples."""
+        return min(self._previous, self._current) if self.smoothed is not None else None

@@ -1,0 +1,272 @@
+"""One TLS connection of a session, as the core sees it."""
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from stripetwist.core import frames
+from stripetwist.core.config import Limits
+from stripetwist.core.frames import HEADER_SIZE, TICK, FrameParser
+from stripetwist.core.ledger import Ledger
+from stripetwist.core.rtt import RttEstimator
+
+if TYPE_CHECKING:
+    from stripetwist.core.chunks import Chunk
+    from stripetwist.core.outbox import Control
+
+NEVER = float("inf")
+_RATE_SPAN = 0.2
+
+
+class State(Enum):
+    """Whether a subflow may carry new data."""
+
+    ACTIVE = "active"
+    SUSPECT = "suspect"
+    DRAINING = "draining"
+
+
+class Traffic:
+    """
+    Bytes of one direction: payload sent for the first time, and the dummy rest.
+
+    @ivar first: stream bytes, first transmission (receiving: first arrival).
+    @ivar copy: stream bytes again.
+    @ivar pad: filler.
+    @ivar overhead: headers and control frames.
+    """
+
+    __slots__ = ("copy", "first", "overhead", "pad")
+
+    def __init__(self) -> None:
+        self.first = self.copy = self.pad = self.overhead = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """For the snapshot."""
+        return {
+            "first": self.first,
+            "copy": self.copy,
+            "pad": self.pad,
+            "overhead": self.overhead,
+        }
+
+
+class Subflow:
+    """
+    One TLS connection: its ledger, what it owes in acknowledgements, and whether it lives.
+
+    Liveness is judged by progress: bytes in flight must be acknowledged, silence must answer
+    to pings.  Judges only itself; what follows from it is the session's.
+
+    @ivar subflow_id: chosen by the dialer, never used twice in a session.
+    @ivar since_drain: bytes given to the connection since it last had room.
+    @ivar rate: acknowledged bytes per second, while busy.
+    @ivar last_heard: when bytes last came.
+    """
+
+    def __init__(
+        self,
+        subflow_id: int,
+        limits: Limits,
+        now: float,
+        rtt: float | None = None,
+        checksum: frames.Checksum | None = None,
+    ) -> None:
+        self.subflow_id = subflow_id
+        self.state = State.ACTIVE
+        self.ledger: Ledger[Chunk | Control] = Ledger()
+        self.checksum = checksum
+        self.parser = FrameParser(checksum)
+        self.rtt = RttEstimator()
+        if rtt is not None:
+            self.rtt.sample(rtt, now)
+        self.tx = Traffic()
+        self.rx = Traffic()
+        self.rate = 0.0
+        self.since_drain = 0
+        self.up_since = now
+        self.last_heard = now
+        self._limits = limits
+        self._trailer = frames.TRAILER_SIZE if checksum else 0
+        self._progress_at = now
+        self._rate_from = (now, 0)
+        self._acked_back = 0
+        self._ack_wanted_at = NEVER
+        self._ack_now = False
+        self._ping_wanted = False
+        self._pong: tuple[int, float] | None = None
+        self._last_ping = now
+        self.pings_missed = 0
+
+    # ---- what it may carry
+
+    @property
+    def frame_payload(self) -> int:
+        """How many bytes a DATA frame here should carry."""
+        limits = self._limits
+        fast = self.rate > limits.frame_large_above
+        return (limits.frame_large if fast else limits.frame_small) - HEADER_SIZE
+
+    @property
+    def latency(self) -> float:
+        """What to expect of a small frame sent now; infinite where nothing should be sent."""
+        if self.state is not State.ACTIVE:
+            return NEVER
+        return self.rtt.smoothed if self.rtt.smoothed is not None else 1.0
+
+    def wrote(self, size: int, item: "Chunk | Control | None", now: float) -> None:
+        """Bytes that call for an acknowledgement go out."""
+        if not self.ledger.in_flight:
+            self._progress_at = now
+            self._rate_from = (now, self.ledger.acked)
+        self.ledger.note(size + self._trailer, item, now)
+
+    def wrote_quiet(self, count: int) -> None:
+        """Frames without payload that call for none go out."""
+        self.ledger.note_quiet(count * (HEADER_SIZE + self._trailer))
+        self.tx.overhead += count * HEADER_SIZE
+
+    def with_trailers(self, buffers: list[bytes]) -> list[bytes]:
+        """The batch as it goes on the wire, with checksums where no TLS guards it."""
+        return frames.with_trailers(buffers, self.checksum) if self.checksum else buffers
+
+    # ---- acknowledgements
+
+    def acked(self, parsed: int, delay: float, now: float) -> "list[Chunk | Control]":
+        """
+        The peer has parsed that many of our bytes.
+
+        @param delay: seconds for which it kept that to itself.
+        @return: what has arrived.
+        """
+        before = self.ledger.acked
+        items, sent_at = self.ledger.ack(parsed)
+        if self.ledger.acked > before:
+            self._progress_at = now
+            self._measure_rate(now)
+            if sent_at is not None:
+                self.rtt.sample(now - sent_at - delay, now)
+            if self.state is State.SUSPECT:
+                self.state = State.ACTIVE
+        return items
+
+    def _measure_rate(self, now: float) -> None:
+        since, acked = self._rate_from
+        if now - since >= _RATE_SPAN:
+            self.rate = (self.ledger.acked - acked) / (now - since)
+            self._rate_from = (now, self.ledger.acked)
+
+    def heard(self, now: float, calls: bool) -> None:
+        """Bytes came; C{calls} if they call for an acknowledgement."""
+        self.last_heard = now
+        self.pings_missed = 0
+        if not calls:
+            return
+        if self._ack_wanted_at == NEVER:
+            limits = self._limits
+            smoothed = self.rtt.smoothed if self.rtt.smoothed is not None else 1.0
+            self._ack_wanted_at = now + max(
+                limits.ack_delay_floor, min(limits.ack_delay, smoothed / 4)
+            )
+        owed = self.parser.parsed - self._acked_back
+        self._ack_now |= owed >= min(512 * 1024, max(64 * 1024, int(self.rate / 100)))
+
+    def ping_came(self, stamp: int, now: float) -> None:
+        """A PING is to be answered; only the latest is, so a flood owes us one frame."""
+        self._pong = (stamp, now)
+
+    def pong_came(self, stamp: int, held: float, now: float) -> None:
+        """The answer to a PING of ours."""
+        rtt = now - stamp * TICK - held
+        if 0 <= rtt < 100:
+            self.rtt.sample(rtt, now)
+        if not self.ledger.in_flight and self.state is State.SUSPECT:
+            self.state = State.ACTIVE
+
+    def owes(self, now: float) -> bool:
+        """Whether a small frame of its own should leave now."""
+        return self._ack_now or self._ack_wanted_at <= now or self._ping_wanted or bool(self._pong)
+
+    def take_owed(self, now: float) -> list[bytes]:
+        """Its own small frames: the acknowledgement first, it rides free with anything."""
+        out: list[bytes] = []
+        if self._ack_wanted_at != NEVER or self._ack_now:
+            held = _ticks16(now - self.last_heard)
+            out.append(frames.pack(frames.ACK, aux=held, offset=self.parser.parsed))
+            self._acked_back = self.parser.parsed
+            self._ack_wanted_at = NEVER
+            self._ack_now = False
+        if self._pong is not None:
+            stamp, came = self._pong
+            out.append(frames.pack(frames.PONG, aux=_ticks16(now - came), offset=stamp))
+            self._pong = None
+        if self._ping_wanted:
+            self._ping_wanted = False
+            self._last_ping = now
+            out.append(frames.pack(frames.PING, offset=int(now / TICK)))
+        if out:
+            self.wrote_quiet(len(out))
+        return out
+
+    # ---- liveness
+
+    @property
+    def stall_after(self) -> float:
+        """How long bytes in flight may go without progress (T_stall)."""
+        limits = self._limits
+        smoothed = self.rtt.smoothed
+        if smoothed is None:
+            return 1.0
+        patience = smoothed + 4 * self.rtt.variation + limits.stall_margin
+        return min(limits.stall_most, max(limits.stall_floor, patience))
+
+    def stalled_at(self) -> float:
+        """When it is to be suspected."""
+        if self.state is State.SUSPECT or not self.ledger.in_flight:
+            return NEVER
+        return self._progress_at + self.stall_after
+
+    def dead_at(self, others_live: bool) -> float:
+        """When it is to be given up for lack of progress."""
+        if not self.ledger.in_flight:
+            return NEVER
+        limits = self._limits
+        return self._progress_at + max(
+            self.stall_after, limits.dead_alive if others_live else limits.dead_alone
+        )
+
+    def suspect(self) -> None:
+        """No progress: carry nothing new until there is some; ask."""
+        self.state = State.SUSPECT
+        self._ping_wanted = True
+
+    def ping_at(self, in_use: bool) -> float:
+        """When its silence calls for a PING."""
+        if self._ping_wanted:
+            return NEVER
+        limits = self._limits
+        interval = limits.ping_busy if in_use else limits.ping_idle
+        return max(self.last_heard, self._last_ping) + interval
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        if self._last_ping > self.last_heard:
+            self.pings_missed += 1
+        self._ping_wanted = True
+
+    def owed_at(self) -> float:
+        """When an acknowledgement has waited long enough; never while it could not leave."""
+        return self._ack_wanted_at if self.has_room_for_control else NEVER
+
+    @property
+    def has_room_for_control(self) -> bool:
+        """Whether a small frame may still be put behind what has not drained."""
+        return self.since_drain < self._limits.control_ahead
+
+    def excuse(self, lateness: float) -> None:
+        """We ourselves were late by so much: not its fault."""
+        self._progress_at += lateness
+        self.last_heard += lateness
+
+
+def _ticks16(seconds: float) -> int:
+    return max(0, min(0xFFFF, int(seconds / TICK)))

@@ -1,0 +1,191 @@
+"""The subflows of a session: which live, which are to be asked, what the dead had on them."""
+
+from collections.abc import Mapping
+
+from stripetwist.core import frames
+from stripetwist.core.chunks import Chunk
+from stripetwist.core.config import Limits
+from stripetwist.core.errors import Code, ProtocolError
+from stripetwist.core.ledger import Ledger
+from stripetwist.core.outbox import Control, Outbox
+from stripetwist.core.stream import Stream
+from stripetwist.core.subflow import NEVER, State, Subflow
+
+# Later than this by more, and it was we who slept, not the peer.
+_LATE = 0.1
+_REMEMBERED = 4096
+_DEAD_LEDGERS = 128
+
+
+class Subflows:
+    """
+    A session's subflows, living and dead.
+
+    A subflow that dies leaves its ledger: what was on it goes to the others at once, and
+    what the peer then says it had parsed (SUBFLOW_FINAL) is struck out.  When the last one
+    dies its ledger waits for that word, so that resuming sends nothing twice.
+
+    @ivar alive: by id.
+    @ivar healthy: ids of those that may carry new data.
+    """
+
+    def __init__(self, outbox: Outbox, streams: Mapping[int, Stream], limits: Limits) -> None:
+        self._outbox = outbox
+        self._streams = streams
+        self._limits = limits
+        self.alive: dict[int, Subflow] = {}
+        self.healthy: set[int] = set()
+        self._dead: dict[int, Ledger[Chunk | Control]] = {}
+        self._ended: dict[int, None] = {}
+
+    def add(self, subflow: Subflow) -> None:
+        """
+        One more.
+
+        @raise ProtocolError: that id was in use before.
+        """
+        if subflow.subflow_id in self.alive or subflow.subflow_id in self._ended:
+            raise ProtocolError(Code.PROTOCOL, f"subflow {subflow.subflow_id} was there before")
+        self.alive[subflow.subflow_id] = subflow
+        self.healthy.add(subflow.subflow_id)
+
+    def remove(self, subflow_id: int) -> Subflow | None:
+        """One is lost; what was on it is queued for the others, if there are any."""
+        subflow = self.alive.pop(subflow_id, None)
+        if subflow is None:
+            return None
+        self.healthy.discard(subflow_id)
+        self._end(subflow_id)
+        self._outbox.put(frames.pack_final(subflow_id, subflow.parser.parsed))
+        self._dead[subflow_id] = subflow.ledger
+        if self.alive:
+            self._send_again(subflow.ledger)
+        if len(self._dead) > _DEAD_LEDGERS:
+            oldest = next(iter(self._dead))
+            self._send_again(self._dead.pop(oldest))
+        return subflow
+
+    def _end(self, subflow_id: int) -> None:
+        self._ended[subflow_id] = None
+        if len(self._ended) > _REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+
+    def _send_again(self, ledger: Ledger[Chunk | Control]) -> None:
+        for item in ledger.outstanding():
+            if not any(i in self.healthy for i in item.carriers):
+                self._outbox.put_again(item, self._streams)
+
+    def final(self, subflow_id: int, parsed: int) -> list[Chunk | Control]:
+        """
+        The peer says what it had parsed of a dead subflow; the rest goes again.
+
+        @return: what has arrived after all.
+        """
+        ledger = self._dead.pop(subflow_id, None)
+        if ledger is None:
+            if subflow_id not in self._ended:
+                # Its join never got to us: nothing of it was parsed.
+                self._end(subflow_id)
+                self._outbox.put(frames.pack_final(subflow_id, 0))
+            return []
+        items, _ = ledger.ack(parsed)
+        for item in items:
+            item.done = item.done or isinstance(item, Control)
+        self._send_again(ledger)
+        return items
+
+    def forget_dead(self) -> None:
+        """The session is over."""
+        self._dead.clear()
+
+    def recovered(self, subflow: Subflow) -> None:
+        """Its state may have changed with a sign of life."""
+        if subflow.state is State.ACTIVE and subflow.subflow_id in self.alive:
+            self.healthy.add(subflow.subflow_id)
+        else:
+            self.healthy.discard(subflow.subflow_id)
+
+    def min_rtt(self) -> float:
+        """The shortest recent round trip of all."""
+        minima = [s.rtt.minimum for s in self.alive.values() if s.rtt.minimum is not None]
+        return min(minima, default=0.0)
+
+    # ---- sending
+
+    def pollable(self, now: float) -> list[int]:
+        """Those with something to write, the quickest first."""
+        control, data = self._outbox.has_control, self._outbox.has_data
+        subflows = list(self.alive.values())
+        if control or data:
+            subflows.sort(key=_latency)
+        return [
+            s.subflow_id
+            for s in subflows
+            if s.has_room_for_control
+            and (
+                s.owes(now)
+                or (s.state is State.ACTIVE and (control or (data and s.since_drain == 0)))
+            )
+        ]
+
+    # ---- time
+
+    def next_deadline(self, in_use: bool) -> float:
+        """When the first of them has to be judged, or owes an acknowledgement."""
+        deadline = NEVER
+        for subflow in self.alive.values():
+            deadline = min(
+                deadline,
+                subflow.owed_at(),
+                subflow.stalled_at(),
+                subflow.dead_at(self._others_live(subflow)),
+                subflow.ping_at(in_use),
+            )
+        return deadline
+
+    def _others_live(self, subflow: Subflow) -> bool:
+        return bool(self.healthy - {subflow.subflow_id})
+
+    def judge(self, now: float, lateness: float, in_use: bool) -> list[tuple[int, str]]:
+        """
+        Suspect the stalled, ping the silent.
+
+        @param lateness: how late this call comes, through no fault of theirs.
+        @return: those to be given up, and why.
+        """
+        subflows = list(self.alive.values())
+        if lateness > _LATE:
+            for subflow in subflows:
+                subflow.excuse(lateness)
+        dead: list[tuple[int, str]] = []
+        for subflow in subflows:
+            if subflow.dead_at(self._others_live(subflow)) <= now:
+                dead.append((subflow.subflow_id, "no progress"))
+            elif subflow.stalled_at() <= now:
+                subflow.suspect()
+                self.healthy.discard(subflow.subflow_id)
+                self._send_again(subflow.ledger)
+            elif subflow.ping_at(in_use) <= now:
+                subflow.ping()
+                if subflow.pings_missed >= self._limits.pings_missed:
+                    dead.append((subflow.subflow_id, "no answer to pings"))
+        return dead
+
+    def snapshot(self) -> list[dict[str, object]]:
+        """For the session's."""
+        return [
+            {
+                "id": s.subflow_id,
+                "state": s.state.value,
+                "rtt": s.rtt.smoothed,
+                "rate": s.rate,
+                "in_flight": s.ledger.in_flight,
+                "tx": s.tx.as_dict(),
+                "rx": s.rx.as_dict(),
+            }
+            for s in self.alive.values()
+        ]
+
+
+def _latency(subflow: Subflow) -> float:
+    return subflow.latency

@@ -1,0 +1,431 @@
+"""Public fakes: two sessions joined by simulated subflows on simulated time."""
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from stripetwist.core import events
+from stripetwist.core.config import KIB, MIB, Limits
+from stripetwist.core.credit import MemoryBudget
+from stripetwist.core.errors import Code, FramingError, OpenRefused
+from stripetwist.core.frames import Checksum
+from stripetwist.core.session import PeerLimits, Session
+from stripetwist.core.target import OpenRequest, Target
+
+# What a socket with TCP_NOTSENT_LOWAT holds unsent when it asks for more.
+_LOWAT = 32 * KIB
+
+
+class EventHeap:
+    """Simulated time: calls in the order of their moments, ties in the order of asking."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def at(self, moment: float, call: Callable[[], None]) -> None:
+        """Run C{call} at a moment, or next if that has passed."""
+        self._count += 1
+        heapq.heappush(self._heap, (max(moment, self.now), self._count, call))
+
+    def run_until(self, moment: float) -> None:
+        """Let everything happen up to a moment."""
+        while self._heap and self._heap[0][0] <= moment:
+            self.now, _, call = heapq.heappop(self._heap)
+            call()
+        self.now = max(self.now, moment)
+
+    def step(self) -> bool:
+        """Let the next thing happen; C{False} if there is none."""
+        if not self._heap:
+            return False
+        self.now, _, call = heapq.heappop(self._heap)
+        call()
+        return True
+
+
+class Pipe:
+    """
+    One direction of a simulated connection: in order, whole, at a rate, after a delay.
+
+    @ivar rate: bytes per second.
+    @ivar delay: seconds one way.
+    @ivar slice: bytes come out in pieces of at most this.
+    @ivar carried: bytes delivered.
+    """
+
+    def __init__(self, heap: EventHeap, rate: float, delay: float) -> None:
+        self._heap = heap
+        self.rate = rate
+        self.delay = delay
+        self.slice = 16 * KIB
+        self.carried = 0
+        self.deliver: Callable[[bytes], None] = lambda data: None
+        self.drained: Callable[[], None] = lambda: None
+        self._busy_until = 0.0
+        self._flying: deque[bytes] = deque()
+        self._due = 0
+        self._stalled = False
+        self.closed = False
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes written and not delivered."""
+        return sum(map(len, self._flying))
+
+    def write(self, data: bytes) -> None:
+        """Take a batch; asks for more through C{drained}."""
+        if self.closed:
+            return
+        for at in range(0, len(data), self.slice):
+            piece = data[at : at + self.slice]
+            self._flying.append(piece)
+            self._busy_until = max(self._heap.now, self._busy_until) + len(piece) / self.rate
+            self._heap.at(self._busy_until + self.delay, self._arrive)
+        self._heap.at(self._busy_until - _LOWAT / self.rate, self._drain)
+
+    def _drain(self) -> None:
+        if not self.closed and not self._stalled:
+            self.drained()
+
+    def _arrive(self) -> None:
+        if self._stalled:
+            self._due += 1
+        elif self._flying and not self.closed:
+            piece = self._flying.popleft()
+            self.carried += len(piece)
+            self.deliver(piece)
+
+    def stall(self) -> None:
+        """Deliver nothing, and take nothing more, until C{resume}."""
+        self._stalled = True
+
+    def resume(self) -> None:
+        """Go on; what has waited comes at once."""
+        if self._stalled:
+            self._stalled = False
+            due, self._due = self._due, 0
+            for _ in range(due):
+                self._heap.at(self._heap.now, self._arrive)
+            self._heap.at(self._heap.now, self._drain)
+
+    def cut(self, keep: int) -> None:
+        """Deliver the first C{keep} bytes still in flight, lose the others, close."""
+        while keep > 0 and self._flying:
+            piece = self._flying.popleft()[:keep]
+            keep -= len(piece)
+            self.carried += len(piece)
+            self.deliver(piece)
+        self._flying.clear()
+        self.closed = True
+
+
+@dataclass
+class Carried:
+    """
+    One stream as an end's application sees it.
+
+    @ivar wrote: bytes given to the session.
+    @ivar got: bytes taken from it.
+    @ivar outcome: how it ended: C{finished}, C{reset}, C{refused}, or still C{open}.
+    """
+
+    wrote: bytearray = field(default_factory=bytearray)
+    got: bytearray = field(default_factory=bytearray)
+    ended: bool = False
+    saw_end: bool = False
+    accepted: bool = False
+    may_write: bool = True
+    reading: bool = True
+    outcome: str = "open"
+
+
+class End:
+    """
+    One peer: a session with the owner's duties, and applications that write and read.
+
+    @ivar streams: what its applications saw, by stream id.
+    @ivar policy: the answer to a stream that the peer opens; C{None} accepts.
+    @ivar hook: called once, in the middle of the next duty, then forgotten: for cutting
+        subflows where it hurts.
+    """
+
+    def __init__(self, heap: EventHeap, is_dialer: bool, limits: Limits, peer: PeerLimits) -> None:
+        self.heap = heap
+        self.limits = limits
+        self.budget = MemoryBudget(limits)
+        self.session = Session(is_dialer, limits, self.budget, peer, heap.now)
+        self.pipes: dict[int, Pipe] = {}
+        self.streams: dict[int, Carried] = {}
+        self.policy: Callable[[OpenRequest], OpenRefused | None] = lambda request: None
+        self.hook: Callable[[], None] | None = None
+        self.log: list[events.Event] = []
+        self.on_dead: Callable[[int], None] = lambda subflow_id: None
+        self.longest_gap = 0.0
+        self._last_byte = heap.now
+        self._timer = float("inf")
+        self._busy = False
+
+    # ---- the application
+
+    def open(self, port: int = 80) -> int:
+        """Open a stream; its id."""
+        stream_id = self.session.open(OpenRequest(Target.of("example.test", port)))
+        self.streams[stream_id] = Carried()
+        self.turn()
+        return stream_id
+
+    def write(self, stream_id: int, data: bytes) -> None:
+        """Write, whatever the session says of room."""
+        carried = self.streams[stream_id]
+        carried.wrote += data
+        carried.may_write = self.session.write(stream_id, data)
+        self.turn()
+
+    def end(self, stream_id: int) -> None:
+        """Half-close."""
+        self.streams[stream_id].ended = True
+        self.session.end(stream_id)
+        self.turn()
+
+    def reset(self, stream_id: int) -> None:
+        """Break it."""
+        carried = self.streams[stream_id]
+        if carried.outcome == "open":
+            carried.outcome = "reset"
+        self.session.reset(stream_id, Code.CANCELLED)
+        self.turn()
+
+    def stop_reading(self, stream_id: int) -> None:
+        """The application takes nothing for now."""
+        self.streams[stream_id].reading = False
+
+    def resume_reading(self, stream_id: int) -> None:
+        """It takes what there is."""
+        self.streams[stream_id].reading = True
+        self._read(stream_id)
+        self.turn()
+
+    def _read(self, stream_id: int) -> None:
+        carried = self.streams[stream_id]
+        while carried.reading:
+            data, ended = self.session.take(stream_id, 64 * KIB)
+            if data:
+                self.longest_gap = max(self.longest_gap, self.heap.now - self._last_byte)
+                self._last_byte = self.heap.now
+            carried.got += data
+            carried.saw_end |= ended
+            self.session.consumed(stream_id, len(data))
+            if not data:
+                return
+
+    # ---- the owner's duties
+
+    def turn(self) -> None:
+        """Drain events, poll subflows, arm the timer: what a driver does after any input."""
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            self._drain_events()
+            while ids := self.session.pollable(self.heap.now):
+                for subflow_id in ids:
+                    self._poll(subflow_id)
+                self._drain_events()
+        finally:
+            self._busy = False
+        self._arm()
+
+    def _poll(self, subflow_id: int) -> None:
+        data = b"".join(self.session.poll(subflow_id, self.heap.now))
+        if self.hook is not None:
+            hook, self.hook = self.hook, None
+            hook()
+        if data and (pipe := self.pipes.get(subflow_id)) is not None:
+            pipe.write(data)
+
+    def _drain_events(self) -> None:
+        while (event := self.session.next_event()) is not None:
+            self.log.append(event)
+            self._happened(event)
+
+    def _happened(self, event: events.Event) -> None:
+        if isinstance(event, events.StreamOpened):
+            if (refused := self.policy(event.request)) is not None:
+                self.session.refuse(event.stream_id, refused.code, refused.sentence)
+                return
+            self.streams[event.stream_id] = Carried(accepted=True)
+            self.session.accept(event.stream_id)
+        elif isinstance(event, events.SubflowDead):
+            self.on_dead(event.subflow_id)
+        elif isinstance(event, events.StreamAccepted):
+            self.streams[event.stream_id].accepted = True
+        elif isinstance(event, events.StreamReadable):
+            self._read(event.stream_id)
+        elif isinstance(event, events.StreamWritable):
+            self.streams[event.stream_id].may_write = True
+        else:
+            self._ended(event)
+
+    def _ended(self, event: events.Event) -> None:
+        outcomes = {
+            events.StreamReset: "reset",
+            events.StreamRefused: "refused",
+            events.StreamFinished: "finished",
+        }
+        outcome = outcomes.get(type(event))
+        carried = self.streams.get(getattr(event, "stream_id", 0))
+        if outcome is not None and carried is not None and carried.outcome == "open":
+            carried.outcome = outcome
+
+    def _arm(self) -> None:
+        deadline = self.session.next_deadline()
+        if deadline < self._timer:
+            self._timer = deadline
+            self.heap.at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        if self.heap.now < self._timer:
+            return
+        self._timer = float("inf")
+        if self.session.next_deadline() <= self.heap.now:
+            self.session.deadline_reached(self.heap.now)
+        self.turn()
+
+    # ---- its subflows
+
+    def join(
+        self, subflow_id: int, pipe: Pipe, rtt: float | None, checksum: Checksum | None
+    ) -> None:
+        """A connection is up."""
+        self.pipes[subflow_id] = pipe
+        self.session.subflow_up(subflow_id, self.heap.now, rtt, checksum)
+
+    def leave(self, subflow_id: int) -> None:
+        """A connection is lost."""
+        if self.pipes.pop(subflow_id, None) is not None:
+            self.session.subflow_down(subflow_id, self.heap.now)
+            self.turn()
+
+    def came(self, subflow_id: int, data: bytes) -> None:
+        """Bytes came on a connection."""
+        if subflow_id not in self.pipes:
+            return
+        try:
+            self.session.received(subflow_id, data, self.heap.now)
+        except FramingError:
+            self.on_dead(subflow_id)
+        self.turn()
+
+    def drained(self, subflow_id: int) -> None:
+        """A connection has room."""
+        self.session.drained(subflow_id)
+        self.turn()
+
+
+class Pair:
+    """
+    Two sessions joined by simulated subflows: the dialer's end C{a}, the acceptor's C{b}.
+
+    @ivar subflows: the two pipes (a to b, b to a) of each living subflow.
+    """
+
+    def __init__(self, limits: Limits | None = None, limits_b: Limits | None = None) -> None:
+        self.heap = EventHeap()
+        limits = limits or Limits(max_memory=64 * MIB)
+        limits_b = limits_b or limits
+        self.a = End(self.heap, True, limits, _as_peer(limits_b))
+        self.b = End(self.heap, False, limits_b, _as_peer(limits))
+        self.subflows: dict[int, tuple[Pipe, Pipe]] = {}
+        self.a.on_dead = self.b.on_dead = lambda subflow_id: self.cut(subflow_id, 0, 0)
+        self._next = 1
+        self.cuts = 0
+
+    def add(
+        self,
+        rate: float = 12.5e6,
+        delay: float = 0.01,
+        rate_back: float | None = None,
+        checksum: Checksum | None = None,
+    ) -> int:
+        """A subflow more; its id.  Rate in bytes per second, delay one way in seconds."""
+        subflow_id = self._next
+        self._next += 1
+        there = Pipe(self.heap, rate, delay)
+        back = Pipe(self.heap, rate_back or rate, delay)
+        for end, mine, theirs in ((self.a, there, back), (self.b, back, there)):
+            end.join(subflow_id, mine, 2 * delay, checksum)
+            theirs.deliver = _bound(end.came, subflow_id)
+            mine.drained = _bound0(end.drained, subflow_id)
+        self.subflows[subflow_id] = (there, back)
+        self.a.turn()
+        self.b.turn()
+        return subflow_id
+
+    def add_many(self, count: int, rate: float = 12.5e6, delay: float = 0.01) -> list[int]:
+        """Several alike."""
+        return [self.add(rate, delay) for _ in range(count)]
+
+    def cut(self, subflow_id: int, keep_ab: int = 0, keep_ba: int = 0) -> None:
+        """
+        A connection breaks; of what was in flight only the first bytes still arrive.
+
+        Each direction loses a suffix of its own, as a dying TCP connection does.
+        """
+        pipes = self.subflows.pop(subflow_id, None)
+        if pipes is None:
+            return
+        self.cuts += 1
+        pipes[0].cut(keep_ab)
+        pipes[1].cut(keep_ba)
+        self.a.leave(subflow_id)
+        self.b.leave(subflow_id)
+
+    def cut_all(self) -> None:
+        """Nothing is left."""
+        for subflow_id in list(self.subflows):
+            self.cut(subflow_id)
+
+    def stall(self, subflow_id: int, ab: bool = True, ba: bool = True) -> None:
+        """A connection goes silent, in one direction or both."""
+        there, back = self.subflows[subflow_id]
+        if ab:
+            there.stall()
+        if ba:
+            back.stall()
+
+    def resume(self, subflow_id: int) -> None:
+        """It comes back."""
+        for pipe in self.subflows.get(subflow_id, ()):
+            pipe.resume()
+
+    def run(self, seconds: float) -> None:
+        """Let simulated time pass."""
+        self.heap.run_until(self.heap.now + seconds)
+
+    def run_while(self, busy: Callable[[], bool], most: float = 120.0) -> float:
+        """Let time pass while something holds; how long it took, at most C{most} seconds."""
+        start = self.heap.now
+        while busy() and self.heap.now < start + most and self.heap.step():
+            pass
+        return self.heap.now - start
+
+
+def _as_peer(limits: Limits) -> PeerLimits:
+    return PeerLimits(limits.min_window, limits.max_streams, limits.session_timeout)
+
+
+def _bound(call: Callable[[int, bytes], None], subflow_id: int) -> Callable[[bytes], None]:
+    return lambda data: call(subflow_id, data)
+
+
+def _bound0(call: Callable[[int], None], subflow_id: int) -> Callable[[], None]:
+    return lambda: call(subflow_id)
+
+
+def pattern(size: int, seed: int = 0) -> bytes:
+    """Bytes in which every place looks different from its neighbours."""
+    words: Iterable[int] = range(seed * 1_000_003, seed * 1_000_003 + size // 8 + 1)
+    return b"".join(w.to_bytes(8, "big") for w in words)[:size]
