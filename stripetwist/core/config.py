@@ -90,3 +90,18 @@ class Limits:
     half_closed: float = 3600.0
     close_timeout: float = 5.0
     drain_timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLimits:
+    """
+    What the peer's hello allows us.
+
+    @ivar init_window: bytes of a stream that may follow its OPEN at once.
+    @ivar max_streams: streams that we may have open.
+    @ivar session_timeout: seconds it keeps a session without subflows.
+    """
+
+    init_window: int
+    max_streams: int
+    session_timeout: float

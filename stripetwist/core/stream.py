@@ -79,6 +79,15 @@ class Stream:
         self.ready = self.reorder.next_offset - self.window.consumed
         return self.reorder.next_offset + self.reorder.held - before
 
+    def grow(self, min_rtt: float, now: float) -> bool:
+        """Widen the window if it holds the sender back; whether the peer should hear of it."""
+        window, reorder = self.window, self.reorder
+        return (
+            window.limit - reorder.highest < window.size // 2
+            and reorder.final is None
+            and window.grow(reorder.highest, self.ready, min_rtt, now)
+        )
+
     @property
     def is_readable(self) -> bool:
         """Whether C{take} has something to give."""

@@ -105,11 +105,6 @@ class Subflows:
         else:
             self.healthy.discard(subflow.subflow_id)
 
-    def min_rtt(self) -> float:
-        """The shortest recent round trip of all."""
-        minima = [s.rtt.minimum for s in self.alive.values() if s.rtt.minimum is not None]
-        return min(minima, default=0.0)
-
     # ---- sending
 
     def pollable(self, now: float) -> list[int]:
