@@ -1,9 +1,12 @@
-"""The seam between doors and ways out."""
+"""The seam between doors and ways out, and the way through a session."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITransport
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
 from stripetwist.core.target import OpenRequest
 
@@ -20,3 +23,50 @@ class Opener(Protocol):
             L{stripetwist.net.relay.couple}.  Fails with
             L{stripetwist.core.errors.OpenRefused}.  Cancelling it cancels the dial.
         """
+
+
+class SessionOpener:
+    """
+    Asks the peer at the other end of a session.
+
+    @param when_up: gives the session's own opener, now or as soon as there is a session;
+        fails with L{stripetwist.core.errors.OpenRefused} if that takes too long.
+    """
+
+    def __init__(self, when_up: Callable[[], Deferred[Opener]]) -> None:
+        self._when_up = when_up
+
+    def open(self, request: OpenRequest) -> Deferred[ITransport]:
+        """See L{Opener.open}."""
+        return self._when_up().addCallback(lambda driver: driver.open(request))
+
+
+class Witness:
+    """
+    Logs what is reached through another opener; changes nothing.
+
+    @ivar targets: whether hosts and ports are for everyday logs, or for debugging only.
+    """
+
+    log = Logger()
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+        self.targets = False
+
+    def open(self, request: OpenRequest) -> Deferred[ITransport]:
+        """See L{Opener.open}."""
+        level = LogLevel.info if self.targets else LogLevel.debug
+        who, target = request.key_id or "local", str(request.target)
+
+        def reached(transport: ITransport) -> ITransport:
+            self.log.emit(level, "{who}: reached {target}", who=who, target=target)
+            return transport
+
+        def not_reached(failure: Failure) -> Failure:
+            self.log.emit(
+                level, "{who}: {why}", who=who, why=failure.getErrorMessage(), target=target
+            )
+            return failure
+
+        return self._opener.open(request).addCallbacks(reached, not_reached)

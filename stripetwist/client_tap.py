@@ -1,0 +1,104 @@
+"""C{twistd stripe-client}: a SOCKS5 port whose streams are striped to a server."""
+
+import os
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.logger import globalLogBeginner
+
+from stripetwist.core.address import Address
+from stripetwist.core.link import Link
+from stripetwist.core.policy import Policy
+from stripetwist.net.certificates import check_pair, make_certificate
+from stripetwist.net.client import Client
+from stripetwist.net.driver import Ground
+from stripetwist.net.files import StartupError
+from stripetwist.net.instance import Instance, ground_for
+from stripetwist.net.keystore import KeyStore
+from stripetwist.net.logs import limit_level
+from stripetwist.net.server import Server
+from stripetwist.net.socks import SocksFactory
+from stripetwist.net.state import StateDirectory
+from stripetwist.net.tls import ServerCreator
+from stripetwist.net.userfile import UsersError
+from stripetwist.net.users import Threads, Users
+from stripetwist.options import ClientOptions
+from stripetwist.settings import ClientSettings
+
+_LOOPBACK = "127.0.0.1"
+
+
+class Options(ClientOptions):
+    """See L{ClientOptions}."""
+
+
+def makeService(options: Options, reactor: Any = None) -> IService:
+    """
+    A dialer toward the server, a SOCKS5 port that uses its session, and a control socket.
+
+    @raise SystemExit: it cannot start; one sentence says why.
+    """
+    if reactor is None:
+        from twisted.internet import reactor  # noqa: TID251 - a tap's privilege
+    try:
+        return _make(options.settings, reactor)
+    except (StartupError, UsersError) as error:
+        raise SystemExit(str(error)) from None
+
+
+def _make(settings: ClientSettings, reactor: Any) -> IService:
+    limit_level(globalLogBeginner, settings.log_level)
+    link = settings.link()
+    state = StateDirectory(settings.state, "client", os.environ)
+    state.open()
+    ground = ground_for(reactor, settings.limits())
+    own: Server | None = None
+    if link is None:
+        own, link = _own_server(reactor, ground, settings)
+    client = Client(reactor, ground, link)
+    instance = Instance(reactor, ground, state, "client", client.snapshot)
+    users = _users(reactor, ground, settings)
+    front = SocksFactory(
+        client.opener,
+        ground.clock,
+        ground.limits,
+        users,
+        settings.sources,
+        optimistic=settings.optimistic,
+        max_connections=instance.connections,
+    )
+    client.listen(settings.socks, front)
+
+    def reload() -> None:
+        if users is not None:
+            users.refresh()
+
+    if own is not None:
+        own.setServiceParent(instance)
+    client.setServiceParent(instance)
+    instance.serve_control({"reload": lambda _: reload()})
+    instance.watch_signals(client.leave, client.is_idle, reload)
+    return instance
+
+
+def _users(reactor: Any, ground: Ground, settings: ClientSettings) -> Users | None:
+    """Who may use the proxy port, if that is limited."""
+    if settings.users is None:
+        return None
+    return Users(settings.users, ground.clock, Threads(reactor))
+
+
+def _own_server(reactor: Any, ground: Ground, settings: ClientSettings) -> tuple[Server, Link]:
+    """
+    The server side in this process: the same services, with keys that live in memory only.
+
+    It reaches what this machine does, unless others may use the proxy port.
+    """
+    keys = KeyStore(None)
+    certificate = check_pair(*make_certificate())
+    reaches = ("internet", "lan", "localhost") if settings.socks.is_local else ("internet",)
+    server = Server(reactor, ground, keys, Policy(reaches), ServerCreator(certificate))
+    server.witness.targets = settings.log_targets
+    port: Any = server.listen(Address(_LOOPBACK, 0), "--server loopback:")
+    key = next(key for key in keys.keys() if key.role == "client")  # noqa: SIM118
+    return server, Link(key.id, key.secret, _LOOPBACK, port.getHost().port, (certificate.pin,))

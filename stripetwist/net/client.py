@@ -1,0 +1,142 @@
+"""The client side as one service: a dialer, and the ports that use its session."""
+
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.logger import Logger
+
+from stripetwist.core.address import Address
+from stripetwist.core.link import Link
+from stripetwist.net import sockets
+from stripetwist.net.dialer import Dialer
+from stripetwist.net.driver import Ground
+from stripetwist.net.listening import listen
+from stripetwist.net.opener import SessionOpener
+from stripetwist.net.resolver import Resolver, daemon_threads
+from stripetwist.net.socks import SocksFactory
+
+# Told once all subflows are up, or with what there is after this long.
+_TELL_AFTER = 2.0
+
+
+class Client(MultiService):
+    """
+    Keeps a session to a server and offers it to local programs.
+
+    @ivar dialer: the subflows.
+    @ivar opener: opens streams to the server.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, ground: Ground, link: Link) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._ground = ground
+        self._link = link
+        clock, limits = ground.clock, ground.limits
+        self._resolver = Resolver(clock, daemon_threads(reactor), timeout=limits.dns_timeout)
+        self.dialer = Dialer(reactor, ground, self._resolver, link)
+        self.dialer.on_change = self._changed
+        self.dialer.setServiceParent(self)
+        self.opener = SessionOpener(self.dialer.when_up)
+        self._port: IListeningPort | None = None
+        self._front: SocksFactory | None = None
+        self._where = ""
+        self._told = False
+        self._telling: IDelayedCall | None = None
+
+    def listen(self, address: Address, front: SocksFactory) -> None:
+        """
+        Open the proxy port.
+
+        @raise StartupError: it is taken, or not for us.
+        """
+        self._port = listen(self._reactor, address, front, "--socks")
+        self._front = front
+        host: Any = self._port.getHost()
+        self._where = f"{address.host}:{host.port}" if not address.raw else str(address)
+
+    # ---- what the user reads
+
+    def _changed(self) -> None:
+        """A subflow came or went, or the session ended."""
+        driver = self.dialer.driver
+        if driver is None or not driver.connections:
+            self._told = False
+            return
+        if self._told:
+            return
+        if len(driver.connections) >= len(self.dialer.places):
+            self._tell()
+        elif self._telling is None:
+            self._telling = self._ground.clock.callLater(_TELL_AFTER, self._tell)
+
+    def _tell(self) -> None:
+        if self._telling is not None and self._telling.active():
+            self._telling.cancel()
+        self._telling = None
+        driver = self.dialer.driver
+        if driver is None or not driver.connections or self._told:
+            return
+        self._told = True
+        subflows: Any = driver.session.snapshot(self._ground.clock.seconds())["subflows"]
+        rtt = min((one["rtt"] for one in subflows if one["rtt"] is not None), default=0.0)
+        first: Any = next(iter(driver.connections.values()))
+        pace = sockets.congestion_control(first.raw)
+        self._say(
+            f"  connected   {self._link.address}, {len(driver.connections)} subflows, "
+            f"{rtt * 1000:.0f} ms" + (f", {pace}" if pace else "")
+        )
+        if self._where:
+            self._say(f"  proxy       {self._where}   SOCKS5")
+            self._say(f"  try         curl -x socks5h://{self._where} https://example.com/")
+
+    def _say(self, line: str) -> None:
+        self.log.info("{line}", line=line)
+
+    # ---- while it runs
+
+    def leave(self) -> None:
+        """Take no new connections; let streams finish."""
+        if self._port is not None:
+            self._port.stopListening()
+
+    def is_idle(self) -> bool:
+        """Whether no stream is carried."""
+        return self.dialer.driver is None or self.dialer.driver.is_idle
+
+    def snapshot(self) -> dict[str, object]:
+        """For the instance's."""
+        front = self._front
+        counters: dict[str, object] = {}
+        if front is not None:
+            counters = {
+                "socks_active": front.active,
+                "socks_opened": front.opened,
+                "socks_refused": {code.name.lower(): n for code, n in front.refused.items()},
+                "socks_wrong_protocol": front.wrong_protocol,
+                "socks_timed_out": front.timed_out,
+                "socks_turned_away": front.turned_away,
+            }
+        return {
+            "sessions": self.dialer.snapshot(),
+            "server": self._link.address,
+            "last_error": self.dialer.last_error,
+            "counters": counters,
+        }
+
+    def stopService(self) -> Deferred[None]:
+        """End everything; fires when the last connection is gone."""
+        if self._telling is not None and self._telling.active():
+            self._telling.cancel()
+        self._resolver.stop()
+        closing: list[Deferred[Any]] = [succeed(None)]
+        if self._port is not None:
+            closing.append(maybeDeferred(self._port.stopListening))
+        if self._front is not None:
+            closing.append(self._front.close_all())
+        closing.append(maybeDeferred(MultiService.stopService, self))
+        return gatherResults(closing).addCallback(lambda _: None)

@@ -1,0 +1,101 @@
+"""Signals: a first TERM or INT lets streams finish, a second one does not; HUP reads again."""
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from stripetwist.core.config import Limits
+
+_LOOK_EVERY = 0.1
+
+
+class Drain:
+    """
+    Ends a process in good order.
+
+    The first TERM or INT calls C{leave} (no new work) and waits until C{is_idle}, for
+    C{limits.drain_timeout} seconds at most; the second ends it at once.
+
+    @ivar cut: whether streams were still open when it ended.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        clock: IReactorTime,
+        limits: Limits,
+        leave: Callable[[], None],
+        is_idle: Callable[[], bool],
+        reload: Callable[[], None],
+    ) -> None:
+        self._reactor = reactor
+        self._clock = clock
+        self._limits = limits
+        self._leave = leave
+        self._is_idle = is_idle
+        self._reload = reload
+        self._end: Callable[[], None] | None = None
+        self._since = 0.0
+        self.cut = False
+        self._look = LoopingCall(self._check)
+        self._look.clock = clock
+
+    def install(self) -> None:
+        """Take the signals over from Twisted; to be called once the reactor runs."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous = signal.getsignal(number)
+            signal.signal(number, self._handler(number, previous))
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._hung_up)
+
+    def _handler(self, number: int, previous: Any) -> Callable[[int, FrameType | None], None]:
+        def end() -> None:
+            # Twisted's own handler stops the reactor, and twistd's exit status tells of it.
+            if callable(previous):
+                previous(number, None)
+            else:
+                self._reactor.stop()
+
+        def handle(_: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(self.asked, end)
+
+        return handle
+
+    def _hung_up(self, _: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self._reload)
+
+    def asked(self, end: Callable[[], None]) -> None:
+        """Somebody wants us to end; C{end} does."""
+        if self._end is not None:
+            self._finish(cut=not self._is_idle())
+            return
+        self._end = end
+        self._since = self._clock.seconds()
+        self._leave()
+        if not self._is_idle():
+            self.log.info(
+                "waiting up to {seconds:.0f} s for streams to finish; a second signal ends at once",
+                seconds=self._limits.drain_timeout,
+            )
+        self._look.start(_LOOK_EVERY)
+
+    def _check(self) -> None:
+        if self._is_idle():
+            self._finish(cut=False)
+        elif self._clock.seconds() - self._since >= self._limits.drain_timeout:
+            self._finish(cut=True)
+
+    def _finish(self, cut: bool) -> None:
+        if self._look.running:
+            self._look.stop()
+        self.cut = cut
+        if self._end is not None:
+            end, self._end = self._end, lambda: None
+            end()

@@ -1,0 +1,89 @@
+"""What an exit may dial for whom, and the question whether an address is this machine's."""
+
+import errno
+import socket
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+
+from stripetwist.core.policy import Policy
+from stripetwist.core.target import OpenRequest
+from stripetwist.core.zones import Address, carried, plain
+
+
+def is_local_address(address: Address) -> bool:
+    """
+    Whether connections to that address end at this machine.
+
+    The system is asked by binding a socket that sends nothing: that is right on every
+    platform, for addresses that came since, and for all that an interface holds.
+    """
+    if address.is_loopback:
+        return True
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError as error:
+        # Out of descriptors, say: what cannot be told is held for local.
+        return error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+    return True
+
+
+def _nothing() -> Iterable[tuple[str, int]]:
+    return ()
+
+
+class Guard:
+    """
+    Says what may be dialed for whom: never ourselves, then as two policies allow.
+
+    @ivar policy: the exit's own; may be replaced at any time.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        own: Callable[[], Iterable[tuple[str, int]]] = _nothing,
+        key_policy: Callable[[str], Policy | None] | None = None,
+        is_local: Callable[[Address], bool] = is_local_address,
+    ) -> None:
+        """
+        @param own: address and port of each of our listeners, as C{getHost} has them;
+            a wildcard address (or an empty one) stands for every address of this machine.
+        @param key_policy: by key id, what narrows the exit's policy for that key.
+        """
+        self.policy = policy
+        self._own = own
+        self._key_policy = key_policy
+        self._is_local = is_local
+
+    def refusal_of_name(self, name: str, request: OpenRequest) -> str | None:
+        """Why a name is not looked up for that request, C{None} if it may be."""
+        port, kind = request.target.port, request.kind
+        answers = (each.refusal_of_name(name, port, kind) for each in self._policies(request))
+        return next(filter(None, answers), None)
+
+    def refusal_of_address(self, address: Address, request: OpenRequest) -> str | None:
+        """Why an address is not dialed for that request, C{None} if it may be."""
+        host, port, kind = request.target.host, request.target.port, request.kind
+        name = host if isinstance(host, str) else None
+        if any(self._is_own(form, port) for form in (address, *carried(address))):
+            return "a port of stripetwist itself, which is never reached through it"
+        policies = self._policies(request)
+        answers = (each.refusal_of_address(address, port, kind, name) for each in policies)
+        return next(filter(None, answers), None)
+
+    def _policies(self, request: OpenRequest) -> list[Policy]:
+        narrowing = None
+        if self._key_policy is not None and request.key_id:
+            narrowing = self._key_policy(request.key_id)
+        return [self.policy] if narrowing is None else [self.policy, narrowing]
+
+    def _is_own(self, address: Address, port: int) -> bool:
+        for host, own_port in self._own():
+            if own_port != port:
+                continue
+            listener = plain(ip_address(host.partition("%")[0] or "0.0.0.0"))
+            if listener == address or (listener.is_unspecified and self._is_local(address)):
+                return True
+        return False

@@ -1,0 +1,110 @@
+"""One running role: its control socket, its signals, its first words."""
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.logger import Logger
+
+from stripetwist import __version__
+from stripetwist.core.config import Limits
+from stripetwist.net.checksum import best_checksum
+from stripetwist.net.clock import MonotonicClock
+from stripetwist.net.control import Command, ControlFactory, ControlService
+from stripetwist.net.drain import Drain
+from stripetwist.net.driver import Ground, Store
+from stripetwist.net.state import StateDirectory, forbid_core_dumps
+
+SPARE_DESCRIPTORS = 64
+
+
+def ground_for(reactor: Any, limits: Limits) -> Ground:
+    """What all sessions of this process stand on."""
+    clock = MonotonicClock(reactor)
+    return Ground(clock, limits, Store(limits), os.urandom, best_checksum())
+
+
+def raise_descriptor_limit() -> int:
+    """Allow as many open files as the system lets us; how many connections that means."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return max(SPARE_DESCRIPTORS, soft - SPARE_DESCRIPTORS)
+
+
+class Instance(MultiService):
+    """
+    One running role, as its user meets it.
+
+    Answers on the control socket, tells of itself when it starts, ends when it is told to.
+
+    @ivar connections: how many connections the process may have.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        ground: Ground,
+        state: StateDirectory,
+        role: str,
+        details: Callable[[], dict[str, object]],
+    ) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._ground = ground
+        self._role = role
+        self._details = details
+        self._state = state
+        self._started = time.time()  # noqa: TID251 - for people, who live by the wall
+        self.connections = raise_descriptor_limit()
+        forbid_core_dumps()
+
+    def serve_control(self, commands: Mapping[str, Command]) -> None:
+        """Open the control socket: C{status}, and what the role adds."""
+        every: dict[str, Command] = {"status": lambda _: self.snapshot(), **commands}
+        factory = ControlFactory(every, self._ground.clock)
+        path = self._state.control_path()
+        ControlService(self._reactor, path, factory).setServiceParent(self)
+
+    def watch_signals(
+        self, leave: Callable[[], None], is_idle: Callable[[], bool], reload: Callable[[], None]
+    ) -> None:
+        """Drain at TERM and INT, read files again at HUP."""
+        ground = self._ground
+        drain = Drain(self._reactor, ground.clock, ground.limits, leave, is_idle, reload)
+        # Twisted installs its own handlers when the reactor starts; ours have to be later.
+        self._reactor.callWhenRunning(drain.install)
+
+    def snapshot(self) -> dict[str, object]:
+        """Everything there is to see, JSON-ready; seconds and bytes."""
+        budget = self._ground.store.budget
+        return {
+            "version": 1,
+            "stripetwist": __version__,
+            "role": self._role,
+            "pid": os.getpid(),
+            "started": self._started,
+            "sessions": [],
+            "agents": [],
+            "paths": [],
+            "memory": {
+                "promised": budget.promised,
+                "held": budget.stored,
+                "limit": budget.limit,
+            },
+            "counters": {},
+            **self._details(),
+        }
+
+    def show(self, lines: list[str]) -> None:
+        """Print what a user should read at the start, before there is a log."""
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()

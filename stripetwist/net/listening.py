@@ -1,0 +1,67 @@
+"""From an address as users write it to something that can listen."""
+
+import errno
+import socket
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.python.failure import Failure
+
+from stripetwist.core.address import Address
+from stripetwist.core.errors import printable
+from stripetwist.net.files import StartupError
+
+
+def server_endpoint(reactor: Any, address: Address, option: str) -> IStreamServerEndpoint:
+    """
+    What listens at an address.
+
+    @param option: which option said so, for the sentence.
+    @raise StartupError: Twisted can make nothing of an endpoint string.
+    """
+    text = address.endpoint(dual=socket.has_dualstack_ipv6())
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    # Each kind of endpoint has its own way to fail at fields that it does not expect.
+    except Exception as error:  # noqa: BLE001
+        raise StartupError(
+            f"{option} {printable(text, 80)} is no endpoint that Twisted knows: "
+            f"{printable(str(error), 120)}"
+        ) from None
+    return endpoint
+
+
+def listen(
+    reactor: Any, address: Address, factory: IProtocolFactory, option: str
+) -> IListeningPort:
+    """
+    Listen there now.
+
+    @return: the open port.
+    @raise StartupError: it is taken, or not for us.
+    """
+    outcome: list[Any] = []
+    endpoint = server_endpoint(reactor, address, option)
+    endpoint.listen(factory).addBoth(outcome.append)
+    if outcome and not isinstance(outcome[0], Failure):
+        port: IListeningPort = outcome[0]
+        return port
+    why = _why_not(outcome[0].value if outcome else None)
+    raise StartupError(f"{option} {address} cannot be listened at: {why}")
+
+
+def _why_not(error: BaseException | None) -> str:
+    cause = getattr(error, "socketError", error)
+    number = getattr(cause, "errno", None)
+    if number == errno.EADDRINUSE:
+        return "another program has that port; stop it, or choose another port"
+    if number == errno.EACCES:
+        return "that port is for root only; choose one above 1023"
+    if number == errno.EADDRNOTAVAIL:
+        return "no interface of this machine has that address"
+    return printable(str(cause), 120)

@@ -1,0 +1,147 @@
+"""The server side as one service: a door, an exit, and what keeps both up to date."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from stripetwist.core.address import Address
+from stripetwist.core.policy import Policy
+from stripetwist.net.acceptor import Acceptor
+from stripetwist.net.certificates import CertificateFiles
+from stripetwist.net.driver import Ground
+from stripetwist.net.exit import DirectExit
+from stripetwist.net.files import StartupError
+from stripetwist.net.guard import Guard
+from stripetwist.net.keystore import KeyStore
+from stripetwist.net.listening import listen
+from stripetwist.net.opener import Witness
+from stripetwist.net.resolver import Resolver, daemon_threads
+from stripetwist.net.tls import ServerCreator, TLSFactory
+
+_LOOK_EVERY = 2.0
+
+
+class Server(MultiService):
+    """
+    Accepts sessions and reaches the targets that they ask for.
+
+    Listens from C{listen} on, before the process forks, so that a port that is taken stops
+    the start; keys and certificates that change on disk are noticed while it runs.
+
+    @ivar acceptor: the door.
+    @ivar exit: the way out.
+    @ivar witness: logs what is reached, as its C{targets} says.
+    @ivar certificates: the user's own, to be read again when they change.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        ground: Ground,
+        keys: KeyStore,
+        policy: Policy,
+        creator: ServerCreator | None,
+    ) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._ground = ground
+        self._keys = keys
+        self._creator = creator
+        self.certificates: CertificateFiles | None = None
+        self._ports: list[IListeningPort] = []
+        clock, limits = ground.clock, ground.limits
+        self._resolver = Resolver(clock, daemon_threads(reactor), timeout=limits.dns_timeout)
+        guard = Guard(policy, self._own, self._policy_of_key)
+        self.exit = DirectExit(reactor, clock, self._resolver, guard, limits)
+        self.witness = Witness(self.exit)
+        self.acceptor = Acceptor(ground, keys, self.witness)
+        self._watch = LoopingCall(self.look)
+        self._watch.clock = reactor
+
+    def listen(self, address: Address, option: str = "--listen") -> IListeningPort:
+        """
+        Let peers dial in there.
+
+        @raise StartupError: the port is taken, or not for us.
+        """
+        factory: IProtocolFactory = self.acceptor
+        if self._creator is not None:
+            factory = TLSFactory(self._creator, self.acceptor, self._ground.clock)
+        port = listen(self._reactor, address, factory, option)
+        self._ports.append(port)
+        return port
+
+    def _own(self) -> Iterator[tuple[str, int]]:
+        """Where this process listens: never a target."""
+        for port in self._ports:
+            host: Any = port.getHost()
+            if hasattr(host, "port"):
+                yield host.host, host.port
+
+    def _policy_of_key(self, key_id: str) -> Policy | None:
+        key = self._keys.lookup(key_id, datetime.now(UTC))
+        if key is None or key.allow is None:
+            return None
+        return Policy(key.allow, hint="this key's allow list lacks")
+
+    def startService(self) -> None:
+        """Begin to look after keys and certificates."""
+        super().startService()
+        self._watch.start(_LOOK_EVERY, now=False)
+
+    def look(self) -> None:
+        """Take over what has changed on disk."""
+        self.acceptor.end_sessions_of(self._keys.reload_if_changed(datetime.now(UTC)))
+        if self.certificates is not None and self._creator is not None:
+            try:
+                if self.certificates.reload_if_changed():
+                    self._creator.renew(self.certificates.current)
+                    self.log.info("the TLS certificate was read again")
+            except StartupError as error:
+                self.log.warn("{sentence}", sentence=str(error))
+
+    def leave(self) -> None:
+        """Take no new sessions; let streams finish."""
+        self.acceptor.leave()
+
+    def is_idle(self) -> bool:
+        """Whether no stream is carried."""
+        return self.acceptor.is_idle
+
+    def snapshot(self) -> dict[str, object]:
+        """For the instance's."""
+        way_out, acceptor = self.exit, self.acceptor
+        return {
+            "sessions": acceptor.snapshot(),
+            "counters": {
+                "turned_away": acceptor.turned_away,
+                "opening": way_out.opening,
+                "reached": way_out.opened,
+                "denied": way_out.denied,
+                "failed": way_out.failed,
+            },
+        }
+
+    def stopService(self) -> Deferred[None]:
+        """End everything; fires when the last connection is gone."""
+        if self._watch.running:
+            self._watch.stop()
+        self._resolver.stop()
+        closed: Deferred[Any] = succeed(None)
+        for port in self._ports:
+            closed.addCallback(_then(port.stopListening))
+        closed.addCallback(lambda _: self.acceptor.stop())
+        closed.addCallback(lambda _: maybeDeferred(MultiService.stopService, self))
+        return closed.addCallback(lambda _: None)
+
+
+def _then(call: Callable[[], Any]) -> Callable[[object], Any]:
+    return lambda _: call()

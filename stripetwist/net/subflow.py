@@ -1,0 +1,167 @@
+"""One TLS connection, as frames."""
+
+from typing import Any
+from typing import Protocol as Shape
+
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHandshakeListener,
+    IPullProducer,
+    IReactorTime,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from stripetwist.core.config import Limits
+
+
+class Carrier(Shape):
+    """The session that a subflow carries frames for."""
+
+    def received(self, subflow_id: int, data: bytes) -> None:
+        """Bytes came."""
+
+    def drained(self, subflow_id: int) -> None:
+        """All that was written has left this process."""
+
+    def connection_lost(self, subflow_id: int) -> None:
+        """The connection is gone."""
+
+
+class Greeter(Shape):
+    """Who does the hello of a subflow, and wants to know what becomes of it."""
+
+    def secured(self, subflow: "SubflowProtocol") -> None:
+        """The connection is up, TLS included."""
+
+    def greeted(self, data: bytes) -> None:
+        """Bytes of the hello came."""
+
+    def is_last_word(self, data: bytes) -> bool:
+        """Whether the first bytes after the hello are a rejection instead of frames."""
+
+    def lost(self, subflow: "SubflowProtocol", reason: Failure) -> None:
+        """The connection is gone."""
+
+
+@implementer(IHandshakeListener, IPullProducer)
+class SubflowProtocol(Protocol):
+    """
+    One TLS connection, as frames.
+
+    First its greeter has the bytes; from C{start} on a session has.  Asks that session for
+    bytes whenever its transport has room: it is a pull producer on the TCP transport, below
+    TLS, so that bytes are bound to it as late as can be.  Lost once: then it tells both and
+    is dropped.
+    """
+
+    # Twisted's own type lacks what TCP and TLS transports can do.
+    transport: Any
+
+    def __init__(self, greeter: Greeter, clock: IReactorTime, limits: Limits) -> None:
+        self._greeter = greeter
+        self._clock = clock
+        self._limits = limits
+        self._carrier: Carrier | None = None
+        self._subflow_id = 0
+        self._expects_answer = False
+        self._pulling = False
+        self._closing: IDelayedCall | None = None
+        self._ended = False
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether there is TLS below."""
+        return isinstance(self.transport, TLSMemoryBIOProtocol)
+
+    @property
+    def raw(self) -> Any:
+        """The TCP (or Unix) transport itself."""
+        # TLS forwards what it does not know itself: take exactly the one below.
+        return self.transport.transport if self.is_tls else self.transport
+
+    def connectionMade(self) -> None:
+        """Without TLS that is all there is to wait for."""
+        if not self.is_tls:
+            self._greeter.secured(self)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up."""
+        if not self._ended:
+            self._greeter.secured(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Hand the bytes to whoever has them now."""
+        if self._ended:
+            return
+        if self._carrier is None:
+            self._greeter.greeted(data)
+            return
+        if self._expects_answer:
+            self._expects_answer = False
+            if self._greeter.is_last_word(data):
+                self.abort()
+                return
+        self._carrier.received(self._subflow_id, data)
+
+    def start(self, carrier: Carrier, subflow_id: int, expects_answer: bool = False) -> None:
+        """
+        The hello is over: from now on there are frames.
+
+        @param expects_answer: whether a rejection may still come in place of frames.
+        """
+        self._carrier = carrier
+        self._subflow_id = subflow_id
+        self._expects_answer = expects_answer
+        self._pulling = True
+        self.raw.registerProducer(self, False)
+
+    def send(self, data: bytes) -> None:
+        """Write one batch."""
+        if not self._ended:
+            self.transport.write(data)
+
+    def resumeProducing(self) -> None:
+        """The transport has room: fill one turn."""
+        if self._carrier is not None and not self._ended:
+            self._carrier.drained(self._subflow_id)
+
+    def stopProducing(self) -> None:
+        """The transport is gone; connectionLost follows."""
+
+    def _stop_pulling(self) -> None:
+        # With a pull producer Twisted would never finish closing.
+        if self._pulling:
+            self._pulling = False
+            self.raw.unregisterProducer()
+
+    def close(self) -> None:
+        """End it in order; abort it if that takes too long."""
+        if not self._ended:
+            self._ended = True
+            self._stop_pulling()
+            self.transport.loseConnection()
+            self._closing = self._clock.callLater(self._limits.close_timeout, self._give_up)
+
+    def _give_up(self) -> None:
+        self._closing = None
+        self.transport.abortConnection()
+
+    def abort(self) -> None:
+        """End it now."""
+        self._ended = True
+        self._stop_pulling()
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Gone: say so once."""
+        self._ended = True
+        self._pulling = False
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        if self._carrier is not None:
+            self._carrier.connection_lost(self._subflow_id)
+        self._greeter.lost(self, reason)

@@ -1,0 +1,257 @@
+"""A carried stream in the clothes of a transport."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    ITransport,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from stripetwist.core.config import KIB
+from stripetwist.core.errors import Code
+
+# What is handed to a protocol at a time.
+_BATCH = 64 * KIB
+
+
+class StreamReset(ConnectionLost):
+    """
+    The carried stream broke.
+
+    @ivar code: why.
+    """
+
+    def __init__(self, code: Code) -> None:
+        super().__init__(f"stream reset: {code.name.lower()}")
+        self.code = code
+
+
+class StreamOwner(Protocol):
+    """What a stream's transport asks of the session it belongs to."""
+
+    def write(self, stream_id: int, data: bytes) -> bool:
+        """Send; whether more may follow at once."""
+
+    def end(self, stream_id: int) -> None:
+        """Half-close."""
+
+    def reset(self, stream_id: int, code: Code) -> None:
+        """Break it."""
+
+    def stop_reading(self, stream_id: int) -> None:
+        """Want nothing more of it."""
+
+    def take(self, stream_id: int, most: int) -> tuple[bytes, bool]:
+        """Received bytes, and whether they are the last."""
+
+    def consumed(self, stream_id: int, count: int) -> None:
+        """The consumer took bytes."""
+
+
+@implementer(IHalfCloseableProtocol)
+class _Nobody:
+    """The protocol of a stream that has none: nothing to be told, nothing to be done."""
+
+    def makeConnection(self, transport: object) -> None: ...
+
+    def dataReceived(self, data: bytes) -> None: ...
+
+    def readConnectionLost(self) -> None: ...
+
+    def writeConnectionLost(self) -> None: ...
+
+    def connectionLost(self, reason: Failure) -> None: ...
+
+
+@implementer(ITransport, IConsumer, IPushProducer)
+class StreamTransport:
+    """
+    One carried stream as a transport: what a protocol or a relay holds in its hand.
+
+    Bytes count as consumed once the protocol has taken them and has not paused us; what it
+    was given before pausing counts when it resumes.  Keeps no bytes of its own.
+
+    @ivar counts_consumption: tells a relay to pause us until a piece has really gone.
+    @ivar protocol: who is given the bytes; swap it only while paused.
+    """
+
+    counts_consumption = True
+    disconnecting = False
+
+    def __init__(self, stream_id: int, owner: StreamOwner, peer: IAddress, host: IAddress) -> None:
+        self.stream_id = stream_id
+        self.protocol: Any = _Nobody()
+        self._owner = owner
+        self._peer = peer
+        self._host = host
+        self._paused = True
+        self._delivering = False
+        self._unreported = 0
+        self._end_waits = False
+        self._write_ended = False
+        self._lost = False
+        self._producer: Any = None
+        self._streaming = False
+        self._full = False
+        self._held = False
+
+    # ---- the session calls these
+
+    def readable(self) -> None:
+        """There is something to take."""
+        if self._delivering:
+            return
+        self._delivering = True
+        try:
+            while not self._paused and not self._lost and self._deliver():
+                pass
+        finally:
+            self._delivering = False
+
+    def _deliver(self) -> bool:
+        """Hand one batch over; whether there was one."""
+        if self._end_waits:
+            self._end_waits = False
+            self._tell_end()
+            return False
+        data, ended = self._owner.take(self.stream_id, _BATCH)
+        if data:
+            self._unreported += len(data)
+            self.protocol.dataReceived(data)
+            if not self._paused:
+                self._report()
+        self._end_waits = ended
+        return bool(data) or ended
+
+    def _report(self) -> None:
+        if self._unreported:
+            count, self._unreported = self._unreported, 0
+            self._owner.consumed(self.stream_id, count)
+
+    def _tell_end(self) -> None:
+        half = IHalfCloseableProtocol(self.protocol, None)
+        if half is not None:
+            half.readConnectionLost()
+        else:
+            self.loseConnection()
+
+    def has_room(self) -> None:
+        """The stream may be written to again."""
+        self._full = False
+        self._resume_producer()
+
+    def hold(self) -> None:
+        """The process's store is full: no more until C{release}."""
+        self._held = True
+        if self._producer is not None and self._streaming and not self._full:
+            self._producer.pauseProducing()
+
+    def release(self) -> None:
+        """The store has room."""
+        if self._held:
+            self._held = False
+            self._resume_producer()
+
+    def _resume_producer(self) -> None:
+        if self._producer is not None and not self._full and not self._held:
+            self._producer.resumeProducing()
+
+    def lost(self, code: Code | None) -> None:
+        """The stream is gone: cleanly (C{None}), or broken."""
+        if self._lost:
+            return
+        self._lost = True
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            producer.stopProducing()
+        if code is None:
+            reason = Failure(ConnectionDone())
+        else:
+            reason = Failure(StreamReset(code))
+        self.protocol.connectionLost(reason)
+
+    # ---- ITransport
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; a registered producer is paused when there is no more room."""
+        if self._lost or self._write_ended or not data:
+            return
+        if not self._owner.write(self.stream_id, data) and not self._full:
+            self._full = True
+            if self._producer is not None and self._streaming and not self._held:
+                self._producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send several pieces."""
+        self.write(b"".join(data))
+
+    def loseWriteConnection(self) -> None:
+        """Half-close, after what was written."""
+        if not self._lost and not self._write_ended:
+            self._write_ended = True
+            self._owner.end(self.stream_id)
+
+    def loseConnection(self) -> None:
+        """Close both directions; what was written is still delivered."""
+        self.loseWriteConnection()
+        if not self._lost:
+            self._owner.stop_reading(self.stream_id)
+
+    def abortConnection(self) -> None:
+        """Break it; the peer sees a reset."""
+        if not self._lost:
+            self._lost = True
+            self._owner.reset(self.stream_id, Code.PEER_RESET)
+            self.protocol.connectionLost(Failure(ConnectionAborted()))
+
+    def getPeer(self) -> IAddress:
+        """The peer process's address on one of the subflows, or a placeholder."""
+        return self._peer
+
+    def getHost(self) -> IAddress:
+        """Our address there."""
+        return self._host
+
+    # ---- IConsumer
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Take bytes from a producer, paused and resumed as there is room."""
+        if self._producer is not None:
+            raise RuntimeError("this stream already has a producer")
+        if self._lost:
+            producer.stopProducing()
+            return
+        self._producer = producer
+        self._streaming = streaming
+        if not streaming:
+            self._resume_producer()
+        elif self._full or self._held:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        """Whoever wrote here no longer asks."""
+        self._producer = None
+
+    # ---- IPushProducer
+
+    def pauseProducing(self) -> None:
+        """Hand nothing over until resumed; what was just handed over does not count yet."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Hand over what there is."""
+        self._paused = False
+        if not self._lost:
+            self._report()
+            self.readable()
+
+    def stopProducing(self) -> None:
+        """The consumer is gone."""
+        self._paused = True

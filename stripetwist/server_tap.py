@@ -1,0 +1,181 @@
+"""C{twistd stripe-server}: the reachable end, which accepts sessions and reaches targets."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.logger import globalLogBeginner
+
+from stripetwist import __version__
+from stripetwist.core.address import Address
+from stripetwist.core.link import UNKNOWN_HOST, Link
+from stripetwist.net.advertise import interface_of, local_address
+from stripetwist.net.certificates import (
+    KEPT_FILE,
+    CertificateFiles,
+    ServerCertificate,
+    kept_certificate,
+)
+from stripetwist.net.driver import Ground
+from stripetwist.net.files import StartupError
+from stripetwist.net.instance import Instance, ground_for
+from stripetwist.net.keystore import KeyStore
+from stripetwist.net.links import OWN_LINKS, link_of, link_path, write_link
+from stripetwist.net.logs import limit_level
+from stripetwist.net.server import Server
+from stripetwist.net.state import StateDirectory
+from stripetwist.net.tls import ServerCreator
+from stripetwist.options import ServerOptions
+from stripetwist.settings import ServerSettings
+
+KEYS_FILE = "keys.toml"
+
+
+class Options(ServerOptions):
+    """See L{ServerOptions}."""
+
+
+def makeService(options: Options, reactor: Any = None) -> IService:
+    """
+    A door for sessions, an exit behind it, and a control socket.
+
+    @raise SystemExit: it cannot start; one sentence says why.
+    """
+    if reactor is None:
+        from twisted.internet import reactor  # noqa: TID251 - a tap's privilege
+    try:
+        return _make(options.settings, reactor)
+    except StartupError as error:
+        raise SystemExit(str(error)) from None
+
+
+def _make(settings: ServerSettings, reactor: Any) -> IService:
+    limit_level(globalLogBeginner, settings.log_level)
+    state = StateDirectory(settings.state, "server", os.environ)
+    state.open()
+    fresh = not state.has(KEPT_FILE)
+    keys = KeyStore(settings.keys or state.path / KEYS_FILE, create=settings.keys is None)
+    files, certificate = _certificate(settings, state)
+    ground = ground_for(reactor, settings.limits())
+    server = _server(reactor, ground, settings, keys, certificate, files)
+    ports = [server.listen(address) for address in settings.listen]
+    link = _any_link(settings, ports, certificate)
+    _write_links(state.path, keys, link)
+
+    instance = Instance(reactor, ground, state, "server", server.snapshot)
+    server.setServiceParent(instance)
+    instance.serve_control({"reload": lambda _: server.look()})
+    instance.watch_signals(server.leave, server.is_idle, server.look)
+    instance.show(_greeting(settings, state, link, fresh))
+    return instance
+
+
+def _server(
+    reactor: Any,
+    ground: Ground,
+    settings: ServerSettings,
+    keys: KeyStore,
+    certificate: ServerCertificate | None,
+    files: CertificateFiles | None,
+) -> Server:
+    creator = None if certificate is None else ServerCreator(certificate)
+    server = Server(reactor, ground, keys, settings.policy(), creator)
+    server.certificates = files
+    server.witness.targets = settings.log_targets
+    return server
+
+
+def _certificate(
+    settings: ServerSettings, state: StateDirectory
+) -> tuple[CertificateFiles | None, ServerCertificate | None]:
+    """The user's certificate, or the one made at the first start, or none."""
+    if settings.plaintext:
+        return None, None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        files = CertificateFiles(settings.tls_cert, settings.tls_key)
+        return files, files.current
+    return None, kept_certificate(state)
+
+
+def _any_link(
+    settings: ServerSettings, ports: list[Any], certificate: ServerCertificate | None
+) -> Link:
+    """A link without a key: where the server is, and how to know it."""
+    host, port = _place(settings, ports)
+    by_authority = settings.tls_cert is not None
+    pins = () if certificate is None or by_authority else (certificate.pin,)
+    return Link("nobody", bytes(32), host, port, pins, by_authority, certificate is None)
+
+
+def _place(settings: ServerSettings, ports: list[Any]) -> tuple[str, int]:
+    """Where links say the server is."""
+    first = ports[0].getHost()
+    port = getattr(first, "port", 0)
+    bound = getattr(first, "host", "")
+    if settings.advertise is not None:
+        return settings.advertise.host, settings.advertise.port or port
+    if bound not in ("", "::", "0.0.0.0"):
+        return bound, port
+    return local_address() or UNKNOWN_HOST, port
+
+
+def _write_links(folder: Path, keys: KeyStore, like: Link) -> None:
+    """The first keys' links, and those of keys that were added: they follow the server."""
+    every = keys.keys()
+    for role in OWN_LINKS:
+        first = next((key for key in every if key.role == role), None)
+        if first is not None:
+            write_link(folder, role, link_of(first, like))
+    for key in every:
+        if link_path(folder, key.id).exists():
+            write_link(folder, key.id, link_of(key, like))
+
+
+def _greeting(
+    settings: ServerSettings, state: StateDirectory, link: Link, fresh: bool
+) -> list[str]:
+    """What the user reads first: what it does, and what to do next."""
+    if settings.plaintext:
+        guard = "no TLS"
+    elif link.ca:
+        guard = "TLS (your certificate)"
+    else:
+        guard = f"TLS (key {'made now, kept' if fresh else 'kept from before'})"
+    where = ", ".join(_listens(address) for address in settings.listen)
+    reaches = (
+        "public addresses only; not private networks, not this machine, not port 25  (--allow)"
+        if settings.allow == ("internet",)
+        else ", ".join(settings.allow)
+    )
+    home, folder = f"{Path.home()}/", str(state.path)
+    shown_folder = f"~/{folder.removeprefix(home)}" if folder.startswith(home) else folder
+    remote = folder.removeprefix(home)
+    return [
+        f"stripetwist {'.'.join(__version__.split('.')[:2])} server",
+        f"  listens     {where}, {guard}",
+        f"  reaches     {reaches}",
+        f"  state       {shown_folder}      back this directory up: it is the identity",
+        f"  address     {_address(settings, link)}",
+        "Next, on your own machine (the link is a password):",
+        f"  scp you@{link.host}:{remote}/client.link .",
+        "  twistd -n --pidfile= stripe-client --server client.link",
+    ]
+
+
+def _listens(address: Address) -> str:
+    if address.raw or address.host:
+        return str(address)
+    every = "IPv4 and IPv6" if socket.has_dualstack_ipv6() else "IPv4"
+    return f"port {address.port} on every address, {every}"
+
+
+def _address(settings: ServerSettings, link: Link) -> str:
+    if settings.advertise is not None:
+        return f"{link.host} (--advertise)"
+    if link.host == UNKNOWN_HOST:
+        return "unknown: links say HOST; write this machine's name there, or start with --advertise"
+    card = interface_of(link.host)
+    origin = f" (from {card})" if card else ""
+    return f"{link.host}{origin}                --advertise NAME if others dial another"

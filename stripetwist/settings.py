@@ -1,0 +1,262 @@
+"""What each command can be told: its settings, each option declared once."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stripetwist.core.address import LOOPBACK_HOST, Address
+from stripetwist.core.config import MIB, Limits
+from stripetwist.core.link import Link
+from stripetwist.core.policy import Policy
+from stripetwist.net.keystore import read_link
+from stripetwist.net.memory import usable_memory
+from stripetwist.sources import flag, option
+from stripetwist.values import (
+    LOOPBACK,
+    Advertised,
+    Network,
+    Server,
+    advertised,
+    count,
+    count_or_auto,
+    local_address,
+    log_level,
+    network,
+    path,
+    public_address,
+    rule,
+    seconds,
+    server,
+    size,
+)
+
+MAX_SUBFLOWS = Limits().max_subflows
+_NUMBER = (str, int)
+
+
+@dataclass(frozen=True, slots=True)
+class CommonSettings:
+    """What every command can be told."""
+
+    config: Path | None = option(
+        "config", "FILE", path, None, "Read options from a TOML file, NAME = VALUE."
+    )
+    state: Path | None = option(
+        "state",
+        "DIR",
+        path,
+        None,
+        "Keep keys and certificates in DIR (default $STATE_DIRECTORY, else "
+        "$XDG_STATE_HOME/stripetwist, else ~/.local/state/stripetwist).",
+    )
+    log_level: str = option(
+        "log-level",
+        "LEVEL",
+        log_level,
+        "info",
+        "Log debug, info, warn, error or critical events, and what is worse.",
+    )
+    log_targets: bool = flag("log-targets", "Log the hosts and ports that are reached.")
+    max_memory: int | None = option(
+        "max-memory",
+        "SIZE",
+        size,
+        None,
+        "Hold at most so much data under way, such as 64M or 1G "
+        "(default a quarter of the memory, at most 256M).",
+        kinds=_NUMBER,
+    )
+    session_timeout: float = option(
+        "session-timeout",
+        "SECONDS",
+        seconds,
+        Limits().session_timeout,
+        "Reset the streams of a session that has been without any connection for so long.",
+        kinds=(str, int, float),
+    )
+
+    def limits(self) -> Limits:
+        """Every limit and time, with those that options change."""
+        memory = self.max_memory or min(usable_memory() // 4, 256 * MIB)
+        return replace(Limits(), max_memory=memory, session_timeout=self.session_timeout)
+
+    def complaint(self) -> str:
+        """Why these values make no sense together, or nothing."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings(CommonSettings):
+    """What C{stripe-client} can be told."""
+
+    server: Server | None = option(
+        "server",
+        "LINK|FILE|loopback:",
+        server,
+        None,
+        "Dial the server that a link names, or a link in a file; loopback: runs "
+        "the server side in this process, to try things out.",
+        secret=True,
+    )
+    socks: Address = option(
+        "socks",
+        "ADDRESS",
+        local_address,
+        Address(LOOPBACK_HOST, 1080),
+        "Open the proxy port there; beyond this machine it needs --users or --from.",
+        kinds=_NUMBER,
+    )
+    users: Path | None = option(
+        "users",
+        "FILE",
+        path,
+        None,
+        "Let only these users in; stripetwist passwd FILE USER adds one.",
+    )
+    sources: tuple[Network, ...] = option(
+        "from",
+        "CIDR",
+        network,
+        (),
+        "Let only these addresses and networks use the proxy port.",
+        repeatable=True,
+    )
+    subflows: int | None = option(
+        "subflows",
+        "N|auto",
+        count_or_auto(MAX_SUBFLOWS),
+        None,
+        "Stripe over so many connections (default auto).",
+        kinds=_NUMBER,
+    )
+    optimistic: bool = flag(
+        "optimistic", "Say connected before the target has answered: faster, but hides refusals."
+    )
+
+    def link(self) -> Link | None:
+        """
+        The way to the server; C{None} where it runs in this process.
+
+        @raise StartupError: the file holds no link.
+        """
+        if isinstance(self.server, Path):
+            return read_link(self.server)
+        return self.server if isinstance(self.server, Link) else None
+
+    def limits(self) -> Limits:
+        """As in L{CommonSettings}, with the subflows to start with."""
+        # Named, since a class with slots is made twice and super() would mean the first.
+        limits = CommonSettings.limits(self)
+        return replace(limits, subflows=self.subflows) if self.subflows else limits
+
+    def complaint(self) -> str:
+        """Why these values make no sense together, or nothing."""
+        if self.server is None:
+            return (
+                "there is no server to dial; give --server LINK or FILE, or $STRIPETWIST_SERVER, "
+                f"or try --server {LOOPBACK} on this machine alone"
+            )
+        if not (self.socks.is_local or self.users or self.sources):
+            return (
+                f"--socks {self.socks} is open to other machines; "
+                "say who may use it with --users FILE or --from CIDR"
+            )
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings(CommonSettings):
+    """What C{stripe-server} can be told."""
+
+    listen: tuple[Address, ...] = option(
+        "listen",
+        "ADDRESS",
+        public_address,
+        (Address(port=8443),),
+        "Let peers dial in there; a port alone means every address, IPv4 and IPv6.",
+        kinds=_NUMBER,
+        repeatable=True,
+    )
+    advertise: Advertised | None = option(
+        "advertise",
+        "HOST[:PORT]",
+        advertised,
+        None,
+        "Write this into links (default an address of this machine).",
+    )
+    tls_cert: Path | None = option(
+        "tls-cert",
+        "FILE",
+        path,
+        None,
+        "Show this certificate chain, PEM (default one that is made and kept).",
+    )
+    tls_key: Path | None = option(
+        "tls-key", "FILE", path, None, "The certificate's private key, PEM."
+    )
+    keys: Path | None = option(
+        "keys",
+        "FILE",
+        path,
+        None,
+        "Who may dial in (default server/keys.toml in the state folder); "
+        "stripetwist key add NAME adds one.",
+    )
+    allow: tuple[str, ...] = option(
+        "allow",
+        "ITEM",
+        rule,
+        ("internet",),
+        "All that may be reached: internet, lan, localhost, all, an address, a CIDR, "
+        "NAME or *.NAME, each with :PORT and /tcp or /udp if wanted.",
+        repeatable=True,
+    )
+    deny: tuple[str, ...] = option(
+        "deny",
+        "ITEM",
+        rule,
+        (),
+        "What may not be reached even so, in the same words.",
+        repeatable=True,
+    )
+    max_subflows: int = option(
+        "max-subflows",
+        "N",
+        count(MAX_SUBFLOWS),
+        MAX_SUBFLOWS,
+        "Take at most so many connections of one session.",
+        kinds=_NUMBER,
+    )
+    plaintext: bool = flag(
+        "plaintext", "Do without TLS; for loopback and Unix sockets, behind something that has it."
+    )
+
+    def limits(self) -> Limits:
+        """As in L{CommonSettings}, with the most subflows of a session."""
+        return replace(CommonSettings.limits(self), max_subflows=self.max_subflows)
+
+    def policy(self) -> Policy:
+        """
+        What may be reached.
+
+        @raise ValueError: an item would allow nothing.
+        """
+        return Policy(self.allow, self.deny)
+
+    def complaint(self) -> str:
+        """Why these values make no sense together, or nothing."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("cert", "key") if self.tls_cert else ("key", "cert")
+            return f"--tls-{given} needs --tls-{missing} FILE beside it"
+        if self.plaintext and self.tls_cert:
+            return "--plaintext has no use for --tls-cert and --tls-key; leave out one or the other"
+        public = [place for place in self.listen if not place.is_local]
+        if self.plaintext and public:
+            return (
+                f"--plaintext on --listen {public[0]} could be reached from other machines; "
+                "listen at 127.0.0.1:PORT or unix:PATH, or use TLS"
+            )
+        try:
+            self.policy()
+        except ValueError as error:
+            return f"--allow: {error}"
+        return ""

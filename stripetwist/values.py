@@ -1,0 +1,178 @@
+"""The values of options, made of what users write; what is wrong is a C{ValueError}'s text."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Literal
+
+from twisted.logger import LogLevel
+
+from stripetwist.core.address import LOOPBACK_HOST, Address
+from stripetwist.core.config import KIB, MIB
+from stripetwist.core.errors import OpenRefused
+from stripetwist.core.link import Link
+from stripetwist.core.policy import parse_rule
+from stripetwist.core.target import parse_host
+from stripetwist.sources import nearest, show
+
+# Instead of a link: run the server side in the client's process.
+LOOPBACK: Literal["loopback:"] = "loopback:"
+
+MIN_SIZE = 256 * KIB
+MAX_SIZE = 1024 * 1024 * MIB
+MAX_SECONDS = 86_400.0
+
+_SIZE = re.compile(r"([0-9]{1,15}) ?([KMG]?)(?:I?B)?\Z")
+_UNITS = {"": 1, "K": KIB, "M": MIB, "G": 1024 * MIB}
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?\Z")
+_COUNT = re.compile(r"[0-9]{1,9}\Z")
+
+Network = IPv4Network | IPv6Network
+Server = Link | Path | Literal["loopback:"]
+
+
+@dataclass(frozen=True, slots=True)
+class Advertised:
+    """
+    What links say where the server is.
+
+    @ivar host: a name, or an address without brackets.
+    @ivar port: C{None} for the one that is listened at.
+    """
+
+    host: str
+    port: int | None = None
+
+
+def path(text: str) -> Path:
+    """A file or folder, by its absolute path: a daemon leaves the directory it started in."""
+    if "\0" in text:
+        raise ValueError("there is a zero byte in it; write the name of a file")
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("nobody knows that home directory; write the whole path") from None
+    except OSError:
+        raise ValueError("the working directory is gone; write the whole path") from None
+
+
+def size(text: str) -> int:
+    """A number of bytes."""
+    found = _SIZE.match(text.upper())
+    if not found:
+        raise ValueError("it is no size; write bytes, or a number with K, M or G such as 64M")
+    value = int(found[1]) * _UNITS[found[2]]
+    if not MIN_SIZE <= value <= MAX_SIZE:
+        raise ValueError("it is out of range; write a size from 256K to 1024G")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A time."""
+    if not _SECONDS.match(text) or not 1 <= float(text) <= MAX_SECONDS:
+        raise ValueError(f"write a number of seconds from 1 to {MAX_SECONDS:g}")
+    return float(text)
+
+
+def count(most: int) -> Callable[[str], int]:
+    """A whole number from 1 to C{most}."""
+
+    def read(text: str) -> int:
+        if not _COUNT.match(text) or not 1 <= int(text) <= most:
+            raise ValueError(f"write a whole number from 1 to {most}")
+        return int(text)
+
+    return read
+
+
+def count_or_auto(most: int) -> Callable[[str], int | None]:
+    """A whole number from 1 to C{most}, or C{None} where the program is to choose."""
+
+    def read(text: str) -> int | None:
+        if text == "auto":
+            return None
+        if not _COUNT.match(text) or not 1 <= int(text) <= most:
+            raise ValueError(f"write auto, or a whole number from 1 to {most}")
+        return int(text)
+
+    return read
+
+
+def log_level(text: str) -> str:
+    """The name of a level of L{LogLevel}."""
+    names = [level.name for level in LogLevel.iterconstants()]
+    if text in names:
+        return text
+    near = nearest(text, names)
+    hint = f"did you mean {near}?" if near else f"write one of {', '.join(names)}"
+    raise ValueError(f"there is no such level; {hint}")
+
+
+def public_address(text: str) -> Address:
+    """A place to listen at; a port alone means every address."""
+    return Address.parse(text)
+
+
+def local_address(text: str) -> Address:
+    """A place to listen at; a port alone means this machine only."""
+    return Address.parse(text, LOOPBACK_HOST)
+
+
+def network(text: str) -> Network:
+    """A network, or a single address."""
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        wider = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("write an address, or a network such as 192.168.0.0/16") from None
+    raise ValueError(f"it has bits beyond /{wider.prefixlen}; write {wider}")
+
+
+def rule(text: str) -> str:
+    """An item of what may be reached, checked."""
+    parse_rule(text)
+    return text
+
+
+def server(text: str) -> Server:
+    """A link, the file that holds one, or the word for the server in this process."""
+    if text == LOOPBACK:
+        return LOOPBACK
+    if "://" in text:
+        return Link.parse(text)
+    found = path(text)
+    if found.exists():
+        return found
+    if nearest(text, ["loopback"]):
+        raise ValueError("write loopback: with its colon, or ./NAME for a file")
+    raise ValueError(
+        f"there is no file {show(text)} here; give the link, or the file that holds it"
+    )
+
+
+def advertised(text: str) -> Advertised:
+    """A host, perhaps with a port."""
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]") or _is_address(text):
+        host, port = text, ""
+    elif not _COUNT.match(port) or not 0 < int(port) < 65536:
+        raise ValueError("a port is a number from 1 to 65535")
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            host = str(IPv6Address(host[1:-1]))
+        return Advertised(str(parse_host(host)), int(port) if port else None)
+    except (OpenRefused, ValueError):
+        raise ValueError("write HOST or HOST:PORT, an IPv6 address in brackets") from None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
