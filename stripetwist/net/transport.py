@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from stripetwist.core.config import KIB
 from stripetwist.core.errors import Code
+from stripetwist.core.frames import MAX_DATA
 
 # What is handed to a protocol at a time.
 _BATCH = 64 * KIB
@@ -230,6 +231,9 @@ class StreamTransport:
             return
         self._producer = producer
         self._streaming = streaming
+        if hasattr(producer, "bufferSize"):
+            # One read of the local socket, one frame.
+            producer.bufferSize = MAX_DATA
         if not streaming:
             self._resume_producer()
         elif self._full or self._held:
