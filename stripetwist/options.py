@@ -55,6 +55,9 @@ class RoleOptions(usage.Options, Generic[S]):
     def __init_subclass__(cls, **more: Any) -> None:
         """Tell Twisted of the options too, for the completion in shells."""
         super().__init_subclass__(**more)
+        if "kind" not in vars(cls):
+            # Twisted gathers from all classes; what inherits must not say it again.
+            return
         table = options_of(cls.kind).values()
         cls.optFlags = [[one.name, None, one.doc] for one in table if one.is_flag]
         cls.optParameters = [
@@ -72,6 +75,7 @@ class RoleOptions(usage.Options, Generic[S]):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Read the words that follow the command's name."""
+        open_closed_streams()
         words = sys.argv[1:] if options is None else list(options)
         if words[-2:-1] == ["--_shell-completion"]:
             super().parseOptions(words)
@@ -179,6 +183,19 @@ class ServerOptions(RoleOptions[ServerSettings]):
         ("name the address that links lead to", "--listen 443 --advertise vps.example.org"),
         ("reach one private host, and nothing else", "--allow 192.168.1.5:22"),
     )
+
+
+def open_closed_streams() -> None:
+    """
+    Give the standard streams that are closed somewhere to go.
+
+    Otherwise what is printed would raise, and a socket could take their number and be
+    written to in their place.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # In this order each takes the lowest number that is free: its own.
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def _elsewhere(kind: type) -> dict[str, str]:

@@ -318,6 +318,6 @@ def _toml_problem(message: str, data: bytes) -> str:
         return "is no TOML"
     number = int(found[1]) if found else len(lines)
     if message.startswith("Cannot overwrite"):
-        name = lines[number - 1].decode("utf-8", "replace").partition("=")[0].strip()
-        return f"gives {show(name)} twice (line {number})"
+        name = lines[min(number, len(lines)) - 1].partition(b"=")[0].strip()
+        return f"gives {show(name.decode('utf-8', 'replace'))} twice (line {number})"
     return f"is no TOML at line {number}"

@@ -1,0 +1,493 @@
+"""What the commands can be told: flags, variables, files, and what is wrong with them."""
+
+import io
+import os
+import subprocess
+import sys
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+import stripetwist
+from stripetwist.core.address import Address
+from stripetwist.core.config import MIB
+from stripetwist.core.link import Link
+from stripetwist.net.files import StartupError
+from stripetwist.net.listening import server_endpoint
+from stripetwist.net.memory import usable_memory
+from stripetwist.options import ClientOptions, ServerOptions, help_text
+from stripetwist.settings import ClientSettings, ServerSettings
+from stripetwist.sources import options_of, show
+from stripetwist.values import LOOPBACK, Advertised, advertised, size
+
+LINK = Link("laptop", bytes(range(32)), "vps.example", 8443, (bytes(32),))
+
+
+def client(*words: str, **environ: str) -> ClientSettings:
+    """What the client's words and variables amount to."""
+    options = ClientOptions(environ)
+    options.parseOptions(list(words))
+    return options.settings
+
+
+def server(*words: str, **environ: str) -> ServerSettings:
+    """What the server's words and variables amount to."""
+    options = ServerOptions(environ)
+    options.parseOptions(list(words))
+    return options.settings
+
+
+class OptionsTestCase(SynchronousTestCase):
+    """Expects sentences."""
+
+    def refused(self, read: Any, *words: str, **environ: str) -> str:
+        """The one sentence that these words and variables earn."""
+        error = self.assertRaises(SystemExit, read, *words, **environ)
+        sentence = error.code
+        assert isinstance(sentence, str)
+        self.assertNotIn("\n", sentence)
+        return sentence
+
+    def file(self, content: str | bytes, name: str = "x.toml") -> str:
+        """The path of a file with that content."""
+        path = Path(self.mktemp())
+        path.mkdir()
+        data = content.encode() if isinstance(content, str) else content
+        (path / name).write_bytes(data)
+        (path / name).chmod(0o600)
+        return str(path / name)
+
+
+class FlagTests(OptionsTestCase):
+    """The command line."""
+
+    def test_defaults(self) -> None:
+        """Without options, everything is as the documents say."""
+        found = client("--server", "loopback:")
+        self.assertEqual(found.server, LOOPBACK)
+        self.assertEqual(str(found.socks), "127.0.0.1:1080")
+        self.assertEqual((found.subflows, found.sources, found.optimistic), (None, (), False))
+        self.assertEqual((found.log_level, found.log_targets), ("info", False))
+        self.assertEqual(server().listen, (Address("", 8443),))
+        self.assertEqual((server().allow, server().deny), (("internet",), ()))
+        self.assertEqual((server().max_subflows, server().plaintext), (64, False))
+
+    def test_values_are_read(self) -> None:
+        """Each as its own kind of thing, with and without an equals sign."""
+        found = client(
+            "--server=loopback:", "--socks", ":1080", "--from=10.0.0.0/8", "--from", "::1",
+            "--subflows", "8", "--optimistic", "--max-memory=64M", "--session-timeout", "90.5",
+            "--log-level", "warn", "--log-targets",
+        )  # fmt: skip
+        self.assertEqual(found.socks, Address("", 1080))
+        self.assertEqual(found.sources, (ip_network("10.0.0.0/8"), ip_network("::1")))
+        self.assertEqual((found.subflows, found.max_memory), (8, 64 * MIB))
+        self.assertEqual((found.session_timeout, found.log_level), (90.5, "warn"))
+        self.assertTrue(found.optimistic and found.log_targets)
+
+    def test_a_repeated_option_replaces_the_default(self) -> None:
+        """Nothing is allowed beside what is listed."""
+        found = server("--allow", "lan", "--allow", "1.2.3.4:22", "--deny", "*.example.org")
+        self.assertEqual(found.allow, ("lan", "1.2.3.4:22"))
+        self.assertEqual(found.deny, ("*.example.org",))
+
+    def test_values_are_there_by_name_too(self) -> None:
+        """As Twisted has it."""
+        options = ServerOptions({})
+        options.parseOptions(["--max-subflows", "3"])
+        self.assertEqual(options["max-subflows"], 3)
+        self.assertIs(options["tls-cert"], None)
+
+    def test_limits_follow_the_options(self) -> None:
+        """The others stay as they are."""
+        limits = client(
+            "--server", "loopback:", "--subflows", "9", "--max-memory", "1G",
+            "--session-timeout", "30",
+        ).limits()  # fmt: skip
+        self.assertEqual((limits.subflows, limits.max_memory), (9, 1024 * MIB))
+        self.assertEqual((limits.session_timeout, limits.max_subflows), (30.0, 64))
+        self.assertEqual(server("--max-subflows", "5").limits().max_subflows, 5)
+        self.assertTrue(0 < server().limits().max_memory <= 256 * MIB)
+
+    def test_an_unknown_option_comes_with_a_guess(self) -> None:
+        """Or with the way to the list."""
+        self.assertEqual(
+            self.refused(client, "--sokcs", "1"), "unknown option --sokcs; did you mean --socks?"
+        )
+        self.assertIn("--help lists", self.refused(client, "--frobnicate"))
+        self.assertIn("did you mean --help?", self.refused(client, "-h"))
+        self.assertIn("unknown option --", self.refused(client, "--"))
+
+    def test_abbreviations_are_refused(self) -> None:
+        """They would change their meaning with the next option."""
+        for word in ("--serv", "--serv=x", "--opt"):
+            self.assertIn("did you mean --", self.refused(client, word, "loopback:"))
+
+    def test_an_option_of_another_command_is_named_as_such(self) -> None:
+        """Rather than as a typing error."""
+        sentence = self.refused(client, "--listen", "1")
+        self.assertEqual(sentence, "--listen is an option of stripe-server, not of stripe-client")
+
+    def test_a_misplaced_option_of_twistd_is_named(self) -> None:
+        """With where it belongs."""
+        for word in ("-n", "--nodaemon", "--pidfile="):
+            sentence = self.refused(client, word)
+            self.assertTrue(sentence.endswith(": twistd -n --pidfile= stripe-client ..."))
+            self.assertIn("belongs before stripe-client", sentence)
+        self.assertIn("twistd -n --pidfile= -y stripe-server", self.refused(server, "-y", "x.tac"))
+        self.assertIn("--logfile belongs before", self.refused(server, "--logfile=x"))
+
+    def test_values_must_be_there_and_flags_have_none(self) -> None:
+        """A forgotten value does not swallow the next option."""
+        self.assertIn("--users FILE", self.refused(client, "--users"))
+        self.assertIn("--users FILE", self.refused(client, "--users", "--from", "::1"))
+        self.assertIn("takes no value", self.refused(client, "--optimistic=no"))
+        self.assertIn("twice", self.refused(client, "--socks", "1", "--socks", "2"))
+        self.assertIn("client.link stands alone", self.refused(client, "client.link"))
+        self.assertIn("it is empty", self.refused(client, "--users="))
+
+    def test_bad_numbers_name_their_option(self) -> None:
+        """Negative, no number, huge: J02."""
+        for value in ("-1", "nan", "inf", "1e9", "0x10", "", "1_000", "9" * 400, "٣"):
+            for name in ("max-memory", "session-timeout", "subflows"):
+                sentence = self.refused(client, "--server", "loopback:", f"--{name}={value}")
+                self.assertIn(f"--{name}", sentence[:80])
+        self.assertIn("64", self.refused(server, "--max-subflows", "65"))
+        self.assertIn("did you mean warn?", self.refused(client, "--log-level", "warning"))
+
+    def test_bad_networks_say_what_was_meant(self) -> None:
+        """Bits beyond the prefix are a mistake in one or the other."""
+        self.assertIn("write 10.0.0.0/8", self.refused(client, "--from", "10.1.0.0/8"))
+        self.assertIn("such as 192.168.0.0/16", self.refused(client, "--from", "home"))
+
+    def test_help_and_version_stand_alone(self) -> None:
+        """They end at once, whatever else is wrong."""
+        for options in (ClientOptions({}), ServerOptions({})):
+            for word, words in (("--help", "Examples:"), ("--version", stripetwist.__version__)):
+                out = io.StringIO()
+                with patch("sys.stdout", out):
+                    error = self.assertRaises(SystemExit, options.parseOptions, ["--x", word])
+                self.assertEqual(error.code, 0)
+                self.assertIn(words, out.getvalue())
+
+    def test_closed_streams_go_nowhere(self) -> None:
+        """Printing is harmless then: J14."""
+        with patch("sys.stdout", None), patch("sys.stdin", None):
+            server()
+            self.assertEqual((sys.stdout.name, sys.stdin.name), (os.devnull, os.devnull))
+            sys.stdout.close()
+            sys.stdin.close()
+
+    def test_help_fits_a_terminal_and_has_every_option(self) -> None:
+        """With three examples before them."""
+        for options in (ClientOptions({}), ServerOptions({})):
+            text = help_text(options)
+            self.assertLess(max(map(len, text.splitlines())), 81)
+            self.assertLess(text.index("Examples:"), text.index("Options:"))
+            self.assertEqual(text.count(f"twistd -n --pidfile= {options.role}"), 4)
+            for name in options_of(options.kind):
+                self.assertIn(f"  --{name}", text)
+            self.assertEqual(options.getUsage(), text)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.lists(st.text(alphabet="-=:./0aeorstv", max_size=12), max_size=4))
+    def test_any_words_are_settings_or_a_sentence(self, words: list[str]) -> None:
+        """Nothing else comes out."""
+        with patch("sys.stdout", io.StringIO()):
+            try:
+                found = server(*words)
+            except SystemExit as error:
+                self.assertTrue(error.code)
+            else:
+                self.assertIsInstance(found, ServerSettings)
+
+
+class ServerOptionTests(OptionsTestCase):
+    """What C{--server} takes."""
+
+    def test_a_link_is_read(self) -> None:
+        """It is all that the client needs."""
+        self.assertEqual(client("--server", LINK.format()).link(), LINK)
+
+    def test_a_file_is_named_by_its_whole_path(self) -> None:
+        """A daemon may leave the directory; what it holds is read when asked for."""
+        path = self.file(LINK.format() + "\n", "client.link")
+        found = client("--server", path)
+        self.assertEqual(found.server, Path(path).absolute())
+        self.assertEqual(found.link(), LINK)
+
+    def test_loopback_has_no_link(self) -> None:
+        """The server runs in this process."""
+        self.assertIs(client("--server", "loopback:").link(), None)
+
+    def test_without_a_server_the_sentence_says_how(self) -> None:
+        """All three ways, and the trial."""
+        sentence = self.refused(client)
+        for words in ("--server", "$STRIPETWIST_SERVER", "loopback:"):
+            self.assertIn(words, sentence)
+
+    def test_what_is_neither_is_refused(self) -> None:
+        """With what was probably meant."""
+        self.assertIn("with its colon", self.refused(client, "--server", "loopback"))
+        sentence = self.refused(client, "--server", "vps.example:8443")
+        self.assertIn("there is no file vps.example:8443", sentence)
+
+    def test_no_sentence_and_no_repr_shows_the_secret(self) -> None:
+        """Wherever a link, or a piece of one, may stand by mistake."""
+        link = LINK.format()
+        secret = link.split(":")[2].partition("@")[0]
+        path = self.file(f'server = "{link[:-9]}"\n')
+        sentences = [
+            self.refused(client, link),
+            self.refused(client, "--socks", link),
+            self.refused(client, f"--{link}"),
+            self.refused(client, "--server", link[:-9]),
+            self.refused(client, "--server", link.replace("://", ":")),
+            self.refused(client, "--server", f"laptop:{secret}"),
+            self.refused(client, STRIPETWIST_SERVER=link[:-9]),
+            self.refused(client, "--config", path),
+            repr(client("--server", link)),
+            show(secret),
+        ]
+        for sentence in sentences:
+            self.assertNotIn(secret, sentence)
+            self.assertNotIn(secret[:40], sentence)
+
+
+class TogetherTests(OptionsTestCase):
+    """Values that make no sense with others: J09, J10."""
+
+    def test_a_public_proxy_port_needs_users_or_sources(self) -> None:
+        """However the address is written."""
+        for where in (":1", "0.0.0.0:1", "[::]:1", "vps.example:1", "tcp:1", "192.168.0.1:1"):
+            sentence = self.refused(client, "--server", "loopback:", "--socks", where)
+            self.assertIn("say who may use it with --users FILE or --from CIDR", sentence)
+            client("--server", "loopback:", "--socks", where, "--from", "10.0.0.0/8")
+            client("--server", "loopback:", "--socks", where, "--users", "x")
+        for where in ("0", "0:1", "0.0.0.0"):
+            self.refused(client, "--server", "loopback:", "--socks", where)
+
+    def test_a_local_proxy_port_needs_nobody(self) -> None:
+        """Nor does a Unix socket."""
+        for where in ("1081", "localhost:1081", "[::1]:1081", "unix:/run/x"):
+            client("--server", "loopback:", "--socks", where)
+
+    def test_a_public_port_in_a_file_needs_users_too(self) -> None:
+        """An empty list of sources is none."""
+        path = self.file('server = "loopback:"\nsocks = ":1080"\nfrom = []\n')
+        self.assertIn("--users", self.refused(client, "--config", path))
+
+    def test_plaintext_stays_on_this_machine(self) -> None:
+        """The default port does not."""
+        for words in ((), ("--listen", "127.0.0.1:1", "--listen", "2"), ("--listen", "tcp:1")):
+            sentence = self.refused(server, "--plaintext", *words)
+            self.assertIn("could be reached from other machines", sentence)
+        server("--plaintext", "--listen", "127.0.0.1:1", "--listen", "unix:/x")
+
+    def test_certificate_and_key_come_together(self) -> None:
+        """Each asks for the other, and plaintext for neither."""
+        self.assertIn("needs --tls-key", self.refused(server, "--tls-cert", "x"))
+        self.assertIn("needs --tls-cert", self.refused(server, "--tls-key", "x"))
+        words = ("--tls-key", "x", "--tls-cert", "y")
+        self.assertEqual(server(*words).tls_key, Path("x").absolute())
+        self.assertIn("--plaintext", self.refused(server, "--plaintext", *words))
+
+    def test_items_that_allow_nothing_are_refused(self) -> None:
+        """So are those that nobody understands."""
+        self.assertIn("--allow", self.refused(server, "--allow", "169.254.0.0/16"))
+        self.assertIn("--deny", self.refused(server, "--deny", "300.1.1.1"))
+
+
+class EnvironmentTests(OptionsTestCase):
+    """Variables."""
+
+    def test_variables_are_read(self) -> None:
+        """Lists by commas or spaces, flags by words."""
+        found = client(
+            STRIPETWIST_SERVER="loopback:",
+            STRIPETWIST_FROM="10.0.0.0/8, ::1",
+            STRIPETWIST_OPTIMISTIC="yes",
+            STRIPETWIST_LOG_TARGETS="0",
+            STRIPETWIST_MAX_MEMORY="1M",
+            HOME="/nowhere",
+        )
+        self.assertEqual(found.sources, (ip_network("10.0.0.0/8"), ip_network("::1")))
+        self.assertEqual((found.optimistic, found.log_targets), (True, False))
+        self.assertEqual(found.max_memory, MIB)
+
+    def test_every_option_has_a_variable(self) -> None:
+        """Documented, and really read: J03."""
+        for read, kind in ((client, ClientSettings), (server, ServerSettings)):
+            for name in options_of(kind):
+                variable = "STRIPETWIST_" + name.upper().replace("-", "_")
+                sentence = self.refused(read, **{variable: "\0"})
+                self.assertIn(variable, sentence[:80])
+
+    def test_unknown_variables_come_with_a_guess(self) -> None:
+        """A typing error must not turn a lock off without a word."""
+        self.assertEqual(
+            self.refused(client, STRIPETWIST_USER="x"),
+            "unknown variable STRIPETWIST_USER; did you mean STRIPETWIST_USERS?",
+        )
+
+    def test_empty_variables_are_refused(self) -> None:
+        """Who sets one to nothing did not mean the default."""
+        self.assertIn("STRIPETWIST_USERS is empty", self.refused(client, STRIPETWIST_USERS=" "))
+
+    def test_variables_of_another_command_are_left_to_it(self) -> None:
+        """One environment serves client and server."""
+        self.assertEqual(client(STRIPETWIST_LISTEN="x", STRIPETWIST_SERVER=LOOPBACK).users, None)
+        self.assertEqual(server(STRIPETWIST_SERVER="x").keys, None)
+
+
+class FileTests(OptionsTestCase):
+    """The configuration file."""
+
+    def test_every_kind_of_value(self) -> None:
+        """Numbers may be numbers, lists may be lists."""
+        found = server(
+            "--config",
+            self.file(
+                'listen = [8443, ":9"]\nallow = "lan"\nmax-subflows = 7\nmax-memory = "2M"\n'
+                "session-timeout = 5\nlog-targets = true\n"
+            ),
+        )
+        self.assertEqual(found.listen, (Address("", 8443), Address("", 9)))
+        self.assertEqual((found.allow, found.max_subflows), (("lan",), 7))
+        self.assertEqual((found.max_memory, found.session_timeout), (2 * MIB, 5.0))
+        self.assertTrue(found.log_targets)
+
+    def test_flag_then_variable_then_file(self) -> None:
+        """Each outranks the next, lists as a whole."""
+        path = self.file('allow = ["lan"]\nmax-subflows = 1\nsession-timeout = 1\n')
+        environ = {"STRIPETWIST_CONFIG": path, "STRIPETWIST_MAX_SUBFLOWS": "2"}
+        found = server("--allow", "all", **environ)
+        self.assertEqual((found.allow, found.max_subflows), (("all",), 2))
+        self.assertEqual(found.session_timeout, 1.0)
+        self.assertEqual(server("--max-subflows=3", **environ).max_subflows, 3)
+
+    def test_wrong_content_names_the_key(self) -> None:
+        """Unknown, of the wrong type, twice, out of range: J02."""
+        cases = {
+            "alow = 'lan'": "x.toml: alow is unknown; did you mean allow?",
+            "max_memory = 1": "did you mean max-memory?",
+            "config = 'y.toml'": "config is unknown",
+            "socks = 1": "socks is an option of stripe-client",
+            "max-subflows = true": "max-subflows has the wrong type; write a number",
+            "max-subflows = 1.5": "max-subflows has the wrong type",
+            "max-subflows = -1": "max-subflows = -1: write a whole number",
+            "session-timeout = nan": "session-timeout = nan: write",
+            "session-timeout = inf": "session-timeout = inf: write",
+            "session-timeout = 1e400": "session-timeout = inf: write",
+            "max-memory = 99999999999999999999": "max-memory = 99999999999999999999: it is no",
+            "plaintext = 1": "plaintext has the wrong type; write true or false",
+            "keys = ['a']": "keys has the wrong type; write a text",
+            "allow = [['lan']]": "allow has the wrong type; write a text, or a list",
+            "deny = 2000-01-01": "deny has the wrong type",
+            "[listen]\nx = 1": "listen has the wrong type",
+            "keys = 'a'\nkeys = 'b'": "x.toml gives keys twice (line 2)",
+            'keys = "a\\u0000"': "zero byte",
+            "keys": "x.toml is no TOML at line 1",
+            "keys = ''": "keys: it is empty",
+            "x = " + "9" * 5000: "x.toml is no TOML",
+            "x = " + "[" * 5000: "x.toml is no TOML",
+        }
+        for content, words in cases.items():
+            self.assertIn(words, self.refused(server, "--config", self.file(content)))
+        self.assertIn("is no TOML", self.refused(server, "--config", self.file(b"\xff\xfe")))
+
+    def test_what_is_no_file_is_refused_at_once(self) -> None:
+        """A FIFO is not waited for, and nothing is read without end."""
+        fifo = self.mktemp()
+        os.mkfifo(fifo)
+        for path in (fifo, "/", "/dev/zero", "/nowhere/x.toml", self.file(b"#" * 2_000_000)):
+            self.assertIn("configuration file", self.refused(server, "--config", path))
+
+    def test_a_link_in_a_file_is_for_this_user_alone(self) -> None:
+        """Any other file may be open."""
+        path = self.file(f'server = "{LINK.format()}"\n')
+        self.assertEqual(client("--config", path).link(), LINK)
+        os.chmod(path, 0o644)
+        self.assertIn("chmod 600", self.refused(client, "--config", path))
+        path = self.file('server = "loopback:"\n')
+        os.chmod(path, 0o644)
+        client("--config", path)
+
+
+class ValueTests(OptionsTestCase):
+    """Single values."""
+
+    def test_sizes(self) -> None:
+        """With the units that people write."""
+        for text, value in (("262144", 262144), ("32M", 32 * MIB), ("1g", 1024 * MIB),
+                            ("512 KiB", 524288), ("300kb", 300 * 1024)):  # fmt: skip
+            self.assertEqual(size(text), value)
+        for text in ("1", "2000G", "1.5G", "M", "64X", "1T"):
+            self.assertRaises(ValueError, size, text)
+
+    def test_advertised_hosts(self) -> None:
+        """With a port or without; an IPv6 address needs brackets only with one."""
+        for text, host, port in (
+            ("vps.example", "vps.example", None),
+            ("1.2.3.4:443", "1.2.3.4", 443),
+            ("[::1]:443", "::1", 443),
+            ("[::1]", "::1", None),
+            ("2001:db8::1", "2001:db8::1", None),
+        ):
+            self.assertEqual(advertised(text), Advertised(host, port))
+        for text in ("", "a b", "x:0", "x:y", "x:70000", "[x]:1", "1.2.3"):
+            self.assertRaises(ValueError, advertised, text)
+
+    def test_memory_is_that_of_the_smallest_group(self) -> None:
+        """Ours, or one around it; elsewhere that of the machine."""
+        root = Path(self.mktemp())
+        machine = usable_memory(root)
+        self.assertGreater(machine, MIB)
+        (root / "proc/self").mkdir(parents=True)
+        (root / "proc/self/cgroup").write_text("1:cpu:/x\n0::/a/b\n")
+        self.assertEqual(usable_memory(root), machine)
+        group = root / "sys/fs/cgroup/a/b"
+        group.mkdir(parents=True)
+        (group / "memory.max").write_text("max\n")
+        self.assertEqual(usable_memory(root), machine)
+        (group.parent / "memory.max").write_text("1048576\n")
+        self.assertEqual(usable_memory(root), MIB)
+
+    def test_endpoints_that_twisted_does_not_know_are_refused(self) -> None:
+        """In a sentence, whatever the parser raises."""
+        for text in ("onion:80:x=1", "tcp:x", "tcp:80:colour=red", "systemd:domain=X:index=0"):
+            error = self.assertRaises(
+                StartupError, server_endpoint, None, Address(raw=text), "--listen"
+            )
+            self.assertIn(f"--listen {text}", str(error))
+        self.assertTrue(server_endpoint(None, Address.parse("127.0.0.1:1"), "--listen"))
+
+
+class TwistdTests(OptionsTestCase):
+    """How twistd itself takes it."""
+
+    def test_a_refusal_is_one_sentence_and_exit_code_1(self) -> None:
+        """With and without C{-n}: no help text, no log, no traceback."""
+        folder = Path(self.mktemp()).absolute()
+        (folder / "twisted/plugins").mkdir(parents=True)
+        (folder / "probe_tap.py").write_text("from stripetwist.options import *\n"
+                                             "Options = ServerOptions\n")  # fmt: skip
+        (folder / "twisted/plugins/probe_plugin.py").write_text(
+            "from twisted.application.service import ServiceMaker\n"
+            "probe = ServiceMaker('probe', 'probe_tap', 'a probe', 'stripe-probe')\n"
+        )
+        root = Path(stripetwist.__file__).parent.parent
+        run = "from twisted.scripts.twistd import run; run()"
+        environ = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{root}"}
+        for before in (["-n", "--pidfile="], []):
+            done = subprocess.run(
+                [sys.executable, "-c", run, *before, "stripe-probe", "--listne", "1"],
+                cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            self.assertEqual(done.stderr, "unknown option --listne; did you mean --listen?\n")
+            self.assertEqual((done.stdout, done.returncode), ("", 1))

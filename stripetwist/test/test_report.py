@@ -1,0 +1,87 @@
+"""A snapshot as text."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from stripetwist.report import amount, duration, render
+
+TX = {"first": 1_000_000, "copy": 1000, "pad": 500, "overhead": 500}
+SUBFLOW = {"id": 1, "state": "active", "rtt": 0.0123, "in_flight": 0, "tx": TX, "rx": {}}
+SNAPSHOT: dict[str, Any] = {
+    "version": 1,
+    "role": "client",
+    "pid": 42,
+    "started": 1000.0,
+    "memory": {"promised": 1, "held": 2_000_000, "limit": 268_435_456},
+    "sessions": [
+        {
+            "id": "a1b2c3d4",
+            "key": "laptop",
+            "role": "client",
+            "age": 90.0,
+            "streams": {"open": 3, "opened": 12, "refused": 1, "reset": 0},
+            "subflows": [SUBFLOW, {**SUBFLOW, "id": 12, "last_error": "cut\x1b"}],
+        }
+    ],
+}
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["sessions", "subflows", "tx", "memory", "id"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+class RenderTests(SynchronousTestCase):
+    """What a terminal shows."""
+
+    def test_a_process_its_sessions_and_their_subflows(self) -> None:
+        """One line each, the subflows in columns; what nobody knows is left out."""
+        self.assertEqual(
+            render(SNAPSHOT, 1075.0),
+            "client  pid 42  up 1 min 15 s  1 session  memory 2 MiB of 256 MiB\n"
+            "  session a1b2c3d4 client laptop  up  1 min 30 s  2 subflows"
+            "  streams: 3 open, 12 opened, 1 refused, 0 reset\n"
+            "    subflow  state   rtt      sent  dummy  in flight\n"
+            "    1        active  12.3 ms  1 MB  2 kB   0 B\n"
+            "    12       active  12.3 ms  1 MB  2 kB   0 B        cut\\x1b\n",
+        )
+
+    def test_a_process_without_sessions(self) -> None:
+        """Has its line."""
+        self.assertEqual(
+            render({"role": "server", "pid": 1, "started": 5.0, "sessions": []}, 4.0),
+            "server  pid 1  up 0 s  0 sessions  memory - of -\n",
+        )
+
+    def test_a_client_that_is_not_connected_says_why(self) -> None:
+        """In the words of its log."""
+        snapshot = {"role": "client", "sessions": [], "last_error": "no route to vps"}
+        self.assertIn("\n  not connected: no route to vps\n", render(snapshot, 0.0))
+
+    def test_amounts(self) -> None:
+        """Three digits and a unit."""
+        for value, text in ((0, "0 B"), (999, "999 B"), (1000, "1 kB"), (999_500, "1 MB"),
+                            (1234567, "1.23 MB"), (10**15, "1 PB"), (None, "-"),
+                            (True, "-")):  # fmt: skip
+            self.assertEqual(amount(value), text)
+
+    def test_durations(self) -> None:
+        """The two units that matter."""
+        for value, text in ((0.4, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"),
+                            (90000, "1 d 1 h"), ("x", "-")):  # fmt: skip
+            self.assertEqual(duration(value), text)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.dictionaries(st.sampled_from(sorted(SNAPSHOT)), junk))
+    def test_any_snapshot_can_be_shown(self, snapshot: dict[str, Any]) -> None:
+        """One of another version too; nothing of it controls the terminal."""
+        text = render(snapshot, 0.0)
+        self.assertTrue(text.isascii())
+        self.assertTrue(text.replace("\n", "").isprintable())
