@@ -4,9 +4,11 @@ from collections import deque
 
 from stripetwist.core.errors import UsageViolation
 
-# The receiver allows twice this many chunks out of order (reorder.py).
-_SPARE_CHUNKS = 64
-_BYTES_PER_CHUNK = 1024
+# A chunk under _SMALL may leave only while few are on their way, or where the last _SPARE
+# spanned _SPARE * _SMALL bytes.  So no window of W bytes ever holds more than about
+# 2 * _SPARE + 1.6 * W / _SMALL chunks, and the receiver can bound them (reorder.py).
+_SPARE = 16
+_SMALL = 2048
 
 
 class Chunk:
@@ -56,6 +58,8 @@ class SendBuffer:
         "_chunks",
         "_cuts",
         "_head",
+        "_lowest",
+        "_marks",
         "_queue",
         "ended",
         "fin_cut",
@@ -75,6 +79,8 @@ class SendBuffer:
         self._queue: deque[bytes] = deque()
         self._head = 0
         self._cuts = 0
+        self._lowest = 0
+        self._marks: deque[int] = deque(maxlen=_SPARE)
         self._chunks: dict[int, Chunk] = {}
 
     @property
@@ -91,10 +97,15 @@ class SendBuffer:
         """Append bytes."""
         if self.ended:
             raise UsageViolation("write after end")
-        if data:
-            self._queue.append(data)
-            self.unsent += len(data)
-            self.stored += len(data)
+        if not data:
+            return
+        queue = self._queue
+        if len(data) < _SMALL and queue and len(queue[-1]) < _SMALL:
+            queue[-1] += data
+        else:
+            queue.append(data)
+        self.unsent += len(data)
+        self.stored += len(data)
 
     def end(self) -> None:
         """No more bytes will come."""
@@ -107,19 +118,22 @@ class SendBuffer:
         @param limit: the offset up to which the peer may be sent.
         """
         if self.unsent:
-            return self.offset < limit and not self._too_many(limit)
+            size = min(self.unsent, limit - self.offset)
+            return size >= _SMALL or (size > 0 and not self._too_many_small())
         return self.ended and not self.fin_cut
 
-    def _too_many(self, limit: int) -> bool:
-        """Many tiny chunks: let bytes gather instead, so that the receiver can bound them."""
-        if len(self._chunks) < _SPARE_CHUNKS and self._cuts < _SPARE_CHUNKS:
+    def _too_many_small(self) -> bool:
+        """Let small bytes gather for now; those on their way are many enough."""
+        if self._cuts - self._lowest_unacked() < _SPARE:
             return False
-        first = next(iter(self._chunks.values()), None)
-        if first is None:
-            return False
-        return (
-            self._cuts - first.number > _SPARE_CHUNKS + (limit - first.offset) // _BYTES_PER_CHUNK
-        )
+        return self.offset - self._marks[0] < _SPARE * _SMALL
+
+    def _lowest_unacked(self) -> int:
+        """Number of the first chunk that has not arrived."""
+        chunks = self._chunks
+        while self._lowest < self._cuts and self._lowest not in chunks:
+            self._lowest += 1
+        return self._lowest
 
     def cut(self, size: int, limit: int) -> Chunk:
         """The next chunk, of at most C{size} bytes, none beyond C{limit}."""
@@ -128,6 +142,7 @@ class SendBuffer:
         chunk = Chunk(self, self._cuts, self.offset, data, fin)
         self._cuts += 1
         self._chunks[chunk.number] = chunk
+        self._marks.append(self.offset)
         self.offset += len(data)
         self.fin_cut = fin
         return chunk

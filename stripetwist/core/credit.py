@@ -76,15 +76,16 @@ class ReceiveWindow:
     @ivar limit: the absolute offset granted so far.
     @ivar size: how far beyond the consumed bytes it is to reach.
     @ivar consumed: bytes that the consumer took.
+    @ivar ended: whether it will never be renewed: the stream's size is known, or nobody reads.
     """
 
-    __slots__ = ("_budget", "_closed", "_grown_at", "_limits", "consumed", "limit", "size")
+    __slots__ = ("_budget", "_grown_at", "_limits", "consumed", "ended", "limit", "size")
 
     def __init__(self, size: int, budget: MemoryBudget, limits: Limits) -> None:
         self._budget = budget
         self._limits = limits
         self._grown_at = float("-inf")
-        self._closed = False
+        self.ended = False
         self.size = size
         self.limit = size
         self.consumed = 0
@@ -92,17 +93,14 @@ class ReceiveWindow:
 
     def widen(self, size: int) -> None:
         """Grant a first window in place of the guarantee."""
-        if not self._closed and size > self.size:
+        if not self.ended and size > self.size:
             self.size = size
             self._grant(self.consumed + size)
 
     def take(self, count: int) -> bool:
         """The consumer took bytes; C{True} if the peer should hear of more credit."""
-        if self._closed:
-            return False
-        self.consumed += count
-        self._budget.promised -= count
-        if self.consumed + self.size - self.limit < self.size // 4:
+        self._settle(count)
+        if self.ended or self.consumed + self.size - self.limit < self.size // 4:
             return False
         self._grant(self.consumed + self.size)
         return True
@@ -118,7 +116,7 @@ class ReceiveWindow:
         """
         size = self.size
         if (
-            self._closed
+            self.ended
             or self.limit - highest >= size // 2
             or size >= self._limits.max_window
             or ready > max(size // 4, self._limits.batch)
@@ -138,11 +136,24 @@ class ReceiveWindow:
             self._budget.promised += limit - self.limit
             self.limit = limit
 
+    def _settle(self, count: int) -> None:
+        """So much less can still come."""
+        count = min(count, self.limit - self.consumed)
+        self.consumed += count
+        self._budget.promised -= count
+
+    def end_at(self, final: int) -> None:
+        """The stream's size is known: what was granted beyond it will never be used."""
+        self.ended = True
+        if final < self.limit:
+            self._budget.promised -= self.limit - max(final, self.consumed)
+            self.limit = max(final, self.consumed)
+
     def close(self) -> None:
         """No more will be received: give the promise back."""
-        if not self._closed:
-            self._closed = True
-            self._budget.promised -= self.limit - self.consumed
+        self.ended = True
+        self._budget.promised -= self.limit - self.consumed
+        self.limit = self.consumed
 
 
 def default_memory(total: int) -> int:

@@ -17,6 +17,9 @@ PAD = 0x80
 
 FIN, COPY = 0x01, 0x02
 
+# These call for no acknowledgement: both ends would answer each other for ever.
+QUIET = frozenset((ACK, PING, PONG))
+
 NAMES = {
     DATA: "DATA",
     ACK: "ACK",
@@ -43,12 +46,15 @@ for _type in NAMES:
     _MAX_PAYLOAD[_type] = KIB
 for _type in (ACK, CREDIT, OPEN):
     _MAX_PAYLOAD[_type] = 4 * KIB
+for _type in (RESET, STOP, PONG, SUBFLOW_DRAIN):
+    _MAX_PAYLOAD[_type] = 0
 _MAX_PAYLOAD[DATA] = MAX_DATA
 _MAX_PAYLOAD[DGRAM] = 64 * KIB - 1
 _MAX_PAYLOAD[PAD] = 64 * KIB
 
 # A peer that sends a byte at a time must not make us keep an object for each.
 _MAX_PIECES = 32
+_BYTES_PER_PIECE = 2048
 
 # A stamp or delay on the wire counts in these.
 TICK = 64e-6
@@ -100,7 +106,7 @@ class FrameParser:
     @property
     def inside_frame(self) -> bool:
         """Whether a frame has begun that calls for an acknowledgement."""
-        return self._header is not None and self._header[0] not in (ACK, PING, PONG)
+        return self._header is not None and self._header[0] not in QUIET
 
     def feed(self, data: bytes) -> list[Frame]:
         """
@@ -128,6 +134,12 @@ class FrameParser:
         else:
             self.parsed = self._good
         return frames
+
+    def take_back(self, frames: Iterable[Frame]) -> None:
+        """The last of the frames handed over were no good: they count as never parsed."""
+        sizes = (HEADER_SIZE + frame[6] + self._trailer for frame in frames)
+        self._good -= sum(sizes)
+        self.parsed = self._good
 
     def _feed_header(self, data: bytes, at: int) -> int:
         """Read as much of a header as there is; returns where it stopped."""
@@ -163,6 +175,8 @@ class FrameParser:
             self.error = FramingError(Code.PROTOCOL, "a frame's checksum is wrong")
             return
         self._good = end
+        if len(pieces) > 2 + length // _BYTES_PER_PIECE:
+            pieces = [b"".join(pieces)]
         frames.append((kind, flags, aux, stream, offset, pieces, length))
 
     def _strip_trailer(self, header: tuple[int, ...], pieces: list[bytes]) -> bool:

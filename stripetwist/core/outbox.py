@@ -1,12 +1,13 @@
 """What a session has to send: control first, then what must go again, then new bytes."""
 
-from collections import deque
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Container, Iterator
+from itertools import islice
+from typing import TypeVar
 
 from stripetwist.core import frames
 from stripetwist.core.chunks import Chunk
 from stripetwist.core.config import Limits
-from stripetwist.core.errors import Code, ProtocolError
 from stripetwist.core.stream import Stream
 
 
@@ -17,16 +18,24 @@ class Control:
     @ivar data: the frame, packed.
     @ivar credits: the streams whose credit it carries; these are packed anew when it has to
         go again, with what then holds.
+    @ivar owed: whether it is the peer that made us queue it.
+    @ivar done: whether it has arrived, or another has taken its place.
+    @ivar flying: whether it counts as sent and not acknowledged.
     """
 
-    __slots__ = ("carriers", "credits", "data", "done", "queued")
+    __slots__ = ("carriers", "credits", "data", "done", "flying", "owed", "queued")
 
-    def __init__(self, data: bytes, credits: tuple[int, ...] = ()) -> None:
+    def __init__(self, data: bytes, credits: tuple[Stream, ...] = (), owed: bool = False) -> None:
         self.data = data
         self.credits = credits
+        self.owed = owed
         self.done = False
+        self.flying = False
         self.queued = False
         self.carriers: tuple[int, ...] = ()
+
+
+Item = TypeVar("Item", Chunk, Control)
 
 
 class Outbox:
@@ -34,88 +43,134 @@ class Outbox:
     Everything waiting to be sent, not yet bound to a subflow.
 
     Control frames wait in order; chunks to be sent again before new ones; streams with new
-    bytes take turns.  What a peer can make us queue is capped, and the cap ends the session.
+    bytes take turns.  What the peer makes us queue is counted, and so is what it does not
+    acknowledge: a flood of either kind is bounded.
+
+    @ivar credit_due: streams whose new limit the peer is to hear, by id.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._control: deque[Control] = deque()
-        self._control_bytes = 0
+        self._owed_items = 0
+        self._owed_bytes = 0
+        self._flying_bytes = 0
         self._again: deque[Chunk] = deque()
-        self._turn: deque[Stream] = deque()
-        self._in_turn: set[int] = set()
+        self._turn: OrderedDict[int, Stream] = OrderedDict()
         self.credit_due: dict[int, Stream] = {}
 
     # ---- putting in
 
-    def put(self, data: bytes) -> None:
-        """Queue a control frame."""
-        self._queue_control(Control(data))
+    def put(self, data: bytes, owed: bool = False) -> None:
+        """
+        Queue a control frame.
+
+        @param owed: whether the peer alone decides how many of these there are.
+        """
+        self._queue_control(Control(data, owed=owed))
 
     def _queue_control(self, control: Control) -> None:
         control.queued = True
         self._control.append(control)
-        self._control_bytes += len(control.data)
-        limits = self._limits
-        if (
-            len(self._control) > limits.max_control_items
-            or self._control_bytes > limits.max_control_bytes
-        ):
-            raise ProtocolError(Code.LIMIT, "it makes us owe too many control frames")
+        self._count(control, 1)
 
-    def put_again(self, item: Chunk | Control, streams: Mapping[int, Stream]) -> None:
+    def _count(self, control: Control, sign: int) -> None:
+        if control.owed:
+            self._owed_items += sign
+            self._owed_bytes += sign * len(control.data)
+
+    def put_again(self, item: Chunk | Control) -> None:
         """Queue what was on a subflow that can no longer be trusted."""
         if item.done or item.queued:
             return
         if isinstance(item, Chunk):
             item.queued = True
             self._again.append(item)
-        elif item.credits:
-            for stream_id in item.credits:
-                if (stream := streams.get(stream_id)) is not None:
-                    self.credit_due[stream_id] = stream
+            return
+        self._land(item)
+        if item.credits:
+            item.done = True
+            for stream in item.credits:
+                self.renew(stream)
         else:
             self._queue_control(item)
 
+    def renew(self, stream: Stream) -> None:
+        """The peer is to hear how far it may send."""
+        if not stream.window.ended:
+            self.credit_due[stream.stream_id] = stream
+
     def ready(self, stream: Stream) -> None:
         """A stream may have something to send."""
-        if stream.stream_id not in self._in_turn and stream.may_send():
-            self._in_turn.add(stream.stream_id)
-            self._turn.append(stream)
+        if stream.stream_id not in self._turn and stream.may_send():
+            self._turn[stream.stream_id] = stream
 
     # ---- asking
 
     @property
     def has_control(self) -> bool:
-        """Whether a control frame waits."""
-        return bool(self._control) or bool(self.credit_due)
+        """Whether a control frame waits that may leave."""
+        return (
+            bool(self._control) or bool(self.credit_due)
+        ) and self._flying_bytes < self._limits.max_control_bytes
 
     @property
     def has_data(self) -> bool:
         """Whether stream bytes wait that may be sent."""
         return bool(self._again) or bool(self._turn)
 
+    @property
+    def is_overfull(self) -> bool:
+        """Whether the peer makes us owe more than anybody honest."""
+        limits = self._limits
+        return (
+            self._owed_items > limits.max_control_items
+            or self._owed_bytes > limits.max_control_bytes
+        )
+
     # ---- taking out
 
-    def take_control(self, most: int) -> Iterator[Control]:
-        """The control frames whose turn it is, about C{most} bytes of them."""
-        while most > 0 and self._control:
-            control = self._control.popleft()
-            control.queued = False
-            self._control_bytes -= len(control.data)
-            if not control.done:
-                most -= len(control.data)
-                yield control
-        while most > 0 and self.credit_due:
-            control = self._pack_credit()
+    def take_control(self, most: int, healthy: Container[int]) -> Iterator[Control]:
+        """
+        The control frames whose turn it is, about C{most} bytes of them.
+
+        @param healthy: the subflows on which a frame in flight need not be sent again.
+        """
+        while most > 0 and self.has_control:
+            control = self._control.popleft() if self._control else self._pack_credit()
+            if control.queued:
+                control.queued = False
+                self._count(control, -1)
+            if control.done or any(i in healthy for i in control.carriers):
+                continue
+            if not control.flying:
+                control.flying = True
+                self._flying_bytes += len(control.data)
             most -= len(control.data)
             yield control
 
     def _pack_credit(self) -> Control:
-        due: Iterable[int] = self.credit_due
-        ids = tuple(i for i, _ in zip(due, range(frames.CREDITS_PER_FRAME), strict=False))
-        limits = [(i, self.credit_due.pop(i).window.limit) for i in ids]
-        return Control(frames.pack_credit(limits), ids)
+        streams = tuple(islice(self.credit_due.values(), frames.CREDITS_PER_FRAME))
+        for stream in streams:
+            del self.credit_due[stream.stream_id]
+        limits = [(stream.stream_id, stream.window.limit) for stream in streams]
+        return Control(frames.pack_credit(limits), streams)
+
+    def arrived(self, control: Control) -> None:
+        """The peer has parsed it."""
+        control.done = True
+        self._land(control)
+
+    def _land(self, control: Control) -> None:
+        if control.flying:
+            control.flying = False
+            self._flying_bytes -= len(control.data)
+
+    def lost(self, items: list[Chunk | Control]) -> None:
+        """These are no longer on their way; when they go again is not said yet."""
+        for item in items:
+            if isinstance(item, Control):
+                self._land(item)
 
     def take_again(self, healthy: Container[int]) -> Chunk | None:
         """A chunk to send again, unless it is in flight on a healthy subflow by now."""
@@ -130,27 +185,39 @@ class Outbox:
         """A chunk of new bytes, from the stream whose turn it is."""
         turn = self._turn
         while turn:
-            stream = turn.popleft()
+            stream_id, stream = turn.popitem(last=False)
             if not stream.may_send():
-                self._in_turn.discard(stream.stream_id)
                 continue
             chunk = stream.send.cut(size, stream.credit.limit)
             if stream.may_send():
-                turn.append(stream)
-            else:
-                self._in_turn.discard(stream.stream_id)
+                turn[stream_id] = stream
             return chunk
         return None
 
     def forget(self, stream: Stream) -> None:
-        """A stream is gone; what it left in the queues is skipped when its turn comes."""
+        """A stream is gone."""
         self.credit_due.pop(stream.stream_id, None)
+        self._turn.pop(stream.stream_id, None)
+
+    def hold_back(self, dead: Container[int]) -> None:
+        """Forget what waits to be sent again, where a dead subflow's last word is to come."""
+        self._again = deque(self._unless_on(dead, self._again))
+        for control in self._control:
+            self._count(control, -1)
+        self._control = deque(self._unless_on(dead, self._control))
+        for control in self._control:
+            self._count(control, 1)
+
+    def _unless_on(self, dead: Container[int], queue: "deque[Item]") -> "Iterator[Item]":
+        for item in queue:
+            item.queued = not any(i in dead for i in item.carriers)
+            if item.queued:
+                yield item
 
     def clear(self) -> None:
         """The session is over."""
         self._control.clear()
         self._again.clear()
         self._turn.clear()
-        self._in_turn.clear()
         self.credit_due.clear()
-        self._control_bytes = 0
+        self._owed_items = self._owed_bytes = self._flying_bytes = 0

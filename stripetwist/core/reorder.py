@@ -2,8 +2,9 @@
 
 from stripetwist.core.errors import Code, ProtocolError
 
-_SPARE_ENTRIES = 128
-_BYTES_PER_ENTRY = 512
+# An honest sender stays well below (chunks.py).
+_SPARE_ENTRIES = 64
+_BYTES_PER_ENTRY = 1024
 
 
 class ReorderBuffer:
@@ -62,6 +63,8 @@ class ReorderBuffer:
             if end > self.next_offset:
                 raise ProtocolError(Code.STREAM_STATE, "a chunk overlaps others")
             return []
+        if length == 0:
+            return []
         if offset in self._waiting:
             if self._waiting[offset][1] != length:
                 raise ProtocolError(Code.STREAM_STATE, "a chunk came again with another size")
@@ -76,19 +79,27 @@ class ReorderBuffer:
     def _keep(self, offset: int, pieces: list[bytes], length: int, window: int) -> None:
         self._waiting[offset] = (pieces, length)
         self.held += length
-        if self.held > self.highest - self.next_offset:
-            raise ProtocolError(Code.STREAM_STATE, "chunks overlap each other")
+        self._check_overlap()
         if len(self._waiting) > _SPARE_ENTRIES + window // _BYTES_PER_ENTRY:
             raise ProtocolError(Code.LIMIT, "too many tiny chunks out of order")
 
     def _leave(self, pieces: list[bytes], length: int) -> list[bytes]:
         self.next_offset += length
         waiting = self._waiting
-        while waiting and (entry := waiting.pop(self.next_offset, None)) is not None:
-            pieces = pieces + entry[0]
+        if not waiting:
+            return pieces
+        out = list(pieces)
+        while (entry := waiting.pop(self.next_offset, None)) is not None:
+            out += entry[0]
             self.next_offset += entry[1]
             self.held -= entry[1]
-        return pieces
+        self._check_overlap()
+        return out
+
+    def _check_overlap(self) -> None:
+        """More waits than there is room for only if boundaries differ."""
+        if self.held > self.highest - self.next_offset:
+            raise ProtocolError(Code.STREAM_STATE, "chunks overlap each other")
 
     def discard(self) -> None:
         """Drop what waits: nobody will read it."""

@@ -4,11 +4,10 @@ from collections import deque
 from collections.abc import Callable
 
 from stripetwist.core import events, frames
-from stripetwist.core.chunks import Chunk
 from stripetwist.core.config import Limits, PeerLimits
 from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.errors import Code, FramingError, OpenRefused, ProtocolError
-from stripetwist.core.frames import HEADER, HEADER_SIZE, TICK, Frame
+from stripetwist.core.frames import HEADER_SIZE, TICK, Frame
 from stripetwist.core.outbox import Outbox
 from stripetwist.core.streams import Streams
 from stripetwist.core.subflow import NEVER, State, Subflow
@@ -35,7 +34,7 @@ class Session:
         self._events: deque[events.Event] = deque()
         self._outbox = Outbox(limits)
         self._streams = Streams(is_dialer, limits, budget, peer, self._outbox, self._events.append)
-        self._subflows = Subflows(self._outbox, self._streams.table, limits)
+        self._subflows = Subflows(self._outbox, limits)
         self._peer_leaves = False
         self._armed = NEVER
         self.closed: events.SessionClosed | None = None
@@ -104,19 +103,35 @@ class Session:
         subflow = self._subflows.alive.get(subflow_id)
         if subflow is None or self.closed:
             return
-        calls = False
-        for frame in subflow.parser.feed(data):
+        came = subflow.parser.feed(data)
+        self._act_on(subflow, came, now)
+        if self.closed:
+            return
+        calls = any(frame[0] not in frames.QUIET for frame in came)
+        subflow.heard(now, calls or subflow.parser.inside_frame)
+        if subflow.parser.error is not None:
+            raise subflow.parser.error
+        if self._outbox.is_overfull:
+            raise ProtocolError(Code.LIMIT, "it makes us owe too many control frames")
+
+    def _act_on(self, subflow: Subflow, came: list[Frame], now: float) -> None:
+        rest = iter(came)
+        for frame in rest:
             kind = frame[0]
-            calls |= kind not in (frames.ACK, frames.PING, frames.PONG)
             if kind == frames.PAD:
                 subflow.rx.pad += HEADER_SIZE + frame[6]
                 continue
             subflow.rx.overhead += HEADER_SIZE if kind == frames.DATA else HEADER_SIZE + frame[6]
-            if (handler := self._handlers.get(kind)) is not None:
+            if (handler := self._handlers.get(kind)) is None:
+                continue
+            try:
                 handler(subflow, frame, now)
-        subflow.heard(now, calls or subflow.parser.inside_frame)
-        if subflow.parser.error is not None:
-            raise subflow.parser.error
+            except FramingError:
+                # The peer must send this one, and what came after it, again elsewhere.
+                subflow.parser.take_back([frame, *rest])
+                raise
+            if self.closed:
+                return
 
     def pollable(self, now: float) -> list[int]:
         """Ids of the subflows that have something to write now, the quickest first."""
@@ -132,13 +147,17 @@ class Session:
         subflow = self._subflows.alive.get(subflow_id)
         if subflow is None or not subflow.has_room_for_control:
             return []
+        outbox = self._outbox
+        carries = subflow.state is State.ACTIVE and not self.closed
+        drained = subflow.since_drain == 0
         out: list[bytes] = []
-        if subflow.state is State.ACTIVE and not self.closed:
+        # Noted in the ledger in the order of the wire: an acknowledgement counts its bytes.
+        if subflow.owes(now) or (carries and (outbox.has_control or (drained and outbox.has_data))):
+            out += subflow.take_owed(now)
+        if carries:
             self._poll_control(subflow, out, now)
-            if subflow.since_drain == 0:
+            if drained:
                 self._poll_data(subflow, out, now)
-        if out or subflow.owes(now):
-            out[:0] = subflow.take_owed(now)
         if out:
             subflow.since_drain += sum(map(len, out))
             if subflow.checksum is not None:
@@ -146,11 +165,9 @@ class Session:
         return out
 
     def _poll_control(self, subflow: Subflow, out: list[bytes], now: float) -> None:
-        for control in self._outbox.take_control(self._limits.control_ahead):
-            control.carriers += (subflow.subflow_id,)
-            subflow.wrote(len(control.data), control, now)
-            subflow.tx.overhead += len(control.data)
-            out.append(control.data)
+        healthy = self._subflows.healthy
+        for control in self._outbox.take_control(self._limits.control_ahead, healthy):
+            subflow.put_control(control, out, now)
 
     def _poll_data(self, subflow: Subflow, out: list[bytes], now: float) -> None:
         room = self._limits.batch
@@ -160,26 +177,10 @@ class Session:
             chunk = outbox.take_again(self._subflows.healthy)
             if chunk is None and (chunk := outbox.cut(payload)) is None:
                 return
-            self._write_chunk(subflow, chunk, out, now)
+            if not chunk.sent:
+                self._streams.room.check(chunk.owner.stream_id)
+            subflow.put_chunk(chunk, out, now)
             room -= HEADER_SIZE + len(chunk.data)
-
-    def _write_chunk(self, subflow: Subflow, chunk: Chunk, out: list[bytes], now: float) -> None:
-        size = len(chunk.data)
-        flags = frames.FIN if chunk.fin else 0
-        if chunk.sent:
-            flags |= frames.COPY
-            subflow.tx.copy += size
-        else:
-            subflow.tx.first += size
-            self._streams.maybe_writable(chunk.owner.stream_id)
-        subflow.tx.overhead += HEADER_SIZE
-        chunk.sent = True
-        chunk.carriers += (subflow.subflow_id,)
-        subflow.wrote(HEADER_SIZE + size, chunk, now)
-        owner = chunk.owner.stream_id
-        out.append(HEADER.pack(frames.DATA, flags, 0, size, owner, chunk.offset))
-        if size:
-            out.append(chunk.data)
 
     # ---- streams, for the owner
 
@@ -232,7 +233,7 @@ class Session:
 
     def room_again(self) -> None:
         """The process's store has room: those who wait for it may write."""
-        self._streams.room_again()
+        self._streams.room.check_all()
 
     # ---- events and time
 
@@ -264,9 +265,11 @@ class Session:
     # ---- the end
 
     def go_away(self, sentence: str) -> None:
-        """Tell the peer to open no more streams."""
-        text = frames.pack_text(sentence)
-        self._outbox.put(frames.pack_with(text, frames.GOAWAY, 0, Code.GOING_AWAY))
+        """Tell the peer to open no more streams; those it opens all the same are refused."""
+        if not self._streams.leaving:
+            self._streams.leaving = True
+            text = frames.pack_text(sentence)
+            self._outbox.put(frames.pack_with(text, frames.GOAWAY, 0, Code.GOING_AWAY))
 
     def close(self, code: Code, reason: str) -> dict[int, bytes]:
         """
@@ -294,12 +297,12 @@ class Session:
 
     def _on_ack(self, subflow: Subflow, frame: Frame, now: float) -> None:
         _, _, aux, _, offset, pieces, _ = frame
+        others = frames.parse_acks(b"".join(pieces)) if pieces else ()
         self._streams.arrived(subflow.acked(offset, aux * TICK, now))
         self._subflows.recovered(subflow)
-        for other_id, parsed, delay in frames.parse_acks(b"".join(pieces)):
-            other = self._subflows.alive.get(other_id)
-            if other is not None:
-                self._streams.arrived(other.acked(parsed, delay * 1e-6, now))
+        for other_id, parsed, _ in others:
+            if (other := self._subflows.alive.get(other_id)) is not None:
+                self._streams.arrived(other.acked(parsed, None, now))
                 self._subflows.recovered(other)
 
     def _on_ping(self, subflow: Subflow, frame: Frame, now: float) -> None:
@@ -317,7 +320,7 @@ class Session:
         self._streams.arrived(self._subflows.final(subflow_id, frame[4]))
 
     def _on_drain(self, subflow: Subflow, frame: Frame, now: float) -> None:
-        subflow.state = State.DRAINING
+        subflow.drain()
         self._subflows.recovered(subflow)
 
     def _on_goaway(self, subflow: Subflow, frame: Frame, now: float) -> None:

@@ -7,6 +7,8 @@ from stripetwist.core.credit import ReceiveWindow, SendCredit
 from stripetwist.core.errors import Code, ProtocolError
 from stripetwist.core.reorder import ReorderBuffer
 
+_SMALL = 2048
+
 
 class Stream:
     """
@@ -21,7 +23,6 @@ class Stream:
     @ivar is_ours: whether we opened it.
     @ivar answered: whether it was accepted (by us or the peer).
     @ivar asked: whether the peer's OPEN has come (it may come after data).
-    @ivar wants_room: whether the owner waits for C{StreamWritable}.
     @ivar told: whether a C{StreamReadable} is under way.
     @ivar stopped: whether the peer wants no more of our bytes.
     """
@@ -40,7 +41,6 @@ class Stream:
         "stopped",
         "stream_id",
         "told",
-        "wants_room",
         "window",
     )
 
@@ -55,7 +55,6 @@ class Stream:
         self.reorder = ReorderBuffer()
         self.answered = False
         self.asked = is_ours
-        self.wants_room = False
         self.told = False
         self.stopped = False
         self.ready = 0
@@ -69,15 +68,26 @@ class Stream:
         @return: how many bytes were new.
         @raise ProtocolError: beyond what was granted, or against the stream's own history.
         """
+        reorder = self.reorder
         if offset + length > self.window.limit:
+            if reorder.final is not None:
+                raise ProtocolError(Code.FINAL_SIZE, "bytes came beyond a stream's end")
             raise ProtocolError(Code.FLOW_CONTROL, "bytes came beyond what was granted")
         if fin:
-            self.reorder.end_at(offset + length)
-        before = self.reorder.next_offset + self.reorder.held
-        turn = self.reorder.insert(offset, pieces, length, self.window.size)
-        self._ready.extend(turn)
-        self.ready = self.reorder.next_offset - self.window.consumed
-        return self.reorder.next_offset + self.reorder.held - before
+            reorder.end_at(offset + length)
+            self.window.end_at(offset + length)
+        elif length == 0:
+            raise ProtocolError(Code.STREAM_STATE, "DATA of no bytes came without an end")
+        before = reorder.next_offset + reorder.held
+        ready = self._ready
+        for piece in reorder.insert(offset, pieces, length, self.window.size):
+            # Tiny pieces would cost many times their size while they wait.
+            if len(piece) < _SMALL and ready and len(ready[-1]) < _SMALL:
+                ready[-1] += piece
+            else:
+                ready.append(piece)
+        self.ready = reorder.next_offset - self.window.consumed
+        return reorder.next_offset + reorder.held - before
 
     def grow(self, min_rtt: float, now: float) -> bool:
         """Widen the window if it holds the sender back; whether the peer should hear of it."""

@@ -9,9 +9,13 @@ from stripetwist.core.credit import MemoryBudget, ReceiveWindow
 from stripetwist.core.errors import Code, OpenRefused, ProtocolError
 from stripetwist.core.frames import Frame
 from stripetwist.core.outbox import Control, Outbox
+from stripetwist.core.room import Room
 from stripetwist.core.stream import Stream, StreamNumbers
 from stripetwist.core.subflow import Subflow
 from stripetwist.core.target import OpenRequest
+
+# Beyond this a new session has to take over.
+_MOST_ID = 2**31
 
 
 class Streams:
@@ -22,6 +26,8 @@ class Streams:
     what their owners must know to the events.
 
     @ivar table: the live streams by id.
+    @ivar room: who waits for room to write.
+    @ivar leaving: whether the peer was told to open no more.
     @ivar counters: how many were opened, refused, reset since the session began.
     """
 
@@ -36,6 +42,8 @@ class Streams:
     ) -> None:
         self.table: dict[int, Stream] = {}
         self.counters = {"opened": 0, "refused": 0, "reset": 0}
+        self.leaving = False
+        self.room = Room(limits, budget, tell)
         self._limits = limits
         self._budget = budget
         self._peer = peer
@@ -59,6 +67,8 @@ class Streams:
                 Code.OVERLOAD, "no memory is left for one more stream; raise --max-memory"
             )
         stream_id = self._next_id
+        if stream_id > _MOST_ID:
+            raise OpenRefused(Code.GOING_AWAY, "the session has used all its stream numbers")
         self._next_id += 2
         window = ReceiveWindow(self._budget.first_window(), self._budget, self._limits)
         stream = Stream(stream_id, True, self._peer.init_window, window)
@@ -88,7 +98,7 @@ class Streams:
 
     def _put_refusal(self, stream_id: int, code: Code, sentence: str) -> None:
         text = frames.pack_text(sentence)
-        self._outbox.put(frames.pack_with(text, frames.REFUSE, 0, code, stream_id))
+        self._outbox.put(frames.pack_with(text, frames.REFUSE, 0, code, stream_id), owed=True)
 
     def write(self, stream_id: int, data: bytes) -> bool:
         """
@@ -102,10 +112,7 @@ class Streams:
         stream.send.write(data)
         self._budget.stored += len(data)
         self._outbox.ready(stream)
-        if stream.send.unsent < self._limits.max_unsent and not self._budget.store_is_full:
-            return True
-        stream.wants_room = True
-        return False
+        return self.room.may_go_on(stream)
 
     def end(self, stream_id: int) -> None:
         """No more bytes will be written; what was is still delivered."""
@@ -149,31 +156,22 @@ class Streams:
     def consumed(self, stream_id: int, count: int) -> None:
         """The consumer took bytes: they no longer count, and the peer may send as many."""
         stream = self.table.get(stream_id)
-        if stream is not None and stream.window.take(count) and stream.reorder.final is None:
-            self._outbox.credit_due[stream_id] = stream
-
-    def room_again(self) -> None:
-        """The process's store has room: those who wait for it may write."""
-        for stream_id in list(self.table):
-            self.maybe_writable(stream_id)
-
-    def maybe_writable(self, stream_id: int) -> None:
-        """Tell a stream that waits for room, if there is."""
-        stream = self.table.get(stream_id)
-        if (
-            stream is not None
-            and stream.wants_room
-            and stream.send.unsent <= self._limits.max_unsent // 2
-            and not self._budget.store_is_full
-        ):
-            stream.wants_room = False
-            self._tell(events.StreamWritable(stream_id))
+        if stream is not None and stream.window.take(count):
+            self._outbox.renew(stream)
 
     def _drop(self, stream: Stream) -> None:
-        if self.table.pop(stream.stream_id, None) is not None:
-            self._ours -= stream.is_ours
-            self._budget.stored -= stream.discard()
-            self._outbox.forget(stream)
+        """The stream is over, and whatever it holds."""
+        del self.table[stream.stream_id]
+        self.room.forget(stream)
+        self._ours -= stream.is_ours
+        self._budget.stored -= stream.discard()
+        self._outbox.forget(stream)
+
+    def _break(self, stream: Stream, code: Code) -> None:
+        """The stream is over, and its owner has to know; if it knows of it at all."""
+        self._drop(stream)
+        if stream.asked:
+            self._tell(events.StreamReset(stream.stream_id, code))
 
     def _maybe_finished(self, stream: Stream) -> None:
         if stream.is_finished and stream.stream_id in self.table:
@@ -184,13 +182,14 @@ class Streams:
         """The peer has parsed these."""
         for item in items:
             if isinstance(item, Control):
-                item.done = True
+                self._outbox.arrived(item)
                 continue
             self._budget.stored -= item.owner.arrived(item)
             stream = self.table.get(item.owner.stream_id)
             if stream is not None:
                 self._maybe_finished(stream)
                 self._outbox.ready(stream)
+        self.room.freed()
 
     def _known(self, stream_id: int, may_be_new: bool) -> Stream | None:
         """
@@ -228,8 +227,7 @@ class Streams:
     def drop_all(self) -> None:
         """The session is over: every stream breaks."""
         for stream in list(self.table.values()):
-            self._drop(stream)
-            self._tell(events.StreamReset(stream.stream_id, Code.SESSION_LOST))
+            self._break(stream, Code.SESSION_LOST)
 
     # ---- frames
 
@@ -246,13 +244,14 @@ class Streams:
             if error.code is not Code.LIMIT:
                 raise
             self._reset(stream, Code.LIMIT)
-            self._tell(events.StreamReset(stream_id, Code.LIMIT))
+            if stream.asked:
+                self._tell(events.StreamReset(stream_id, Code.LIMIT))
             return
         subflow.rx.first += fresh
         subflow.rx.copy += length - fresh
         if stream.answered:
             if stream.grow(subflow.rtt.minimum or 0.0, now):
-                self._outbox.credit_due[stream_id] = stream
+                self._outbox.renew(stream)
             self._tell_readable(stream)
 
     def _tell_readable(self, stream: Stream) -> None:
@@ -275,12 +274,14 @@ class Streams:
         stream = self._known(stream_id, True)
         if stream is None or stream.asked:
             return
-        stream.asked = True
         try:
             request = frames.parse_open(kind, b"".join(pieces))
+            if self.leaving:
+                raise OpenRefused(Code.GOING_AWAY, "the other side is shutting down")
         except OpenRefused as refused:
             self.refuse(stream_id, refused.code, refused.sentence)
             return
+        stream.asked = True
         stream.credit.raise_to(credit)
         self.counters["opened"] += 1
         self._tell(events.StreamOpened(stream_id, request))
@@ -325,11 +326,10 @@ class Streams:
         stream = self._known(stream_id, False)
         if stream is None:
             return
-        if size < stream.reorder.highest:
-            raise ProtocolError(Code.FINAL_SIZE, "a stream breaks off before bytes that came")
+        if size < stream.reorder.highest or stream.reorder.final not in (None, size):
+            raise ProtocolError(Code.FINAL_SIZE, "a stream breaks off where it did not end")
         self.counters["reset"] += 1
-        self._drop(stream)
-        self._tell(events.StreamReset(stream_id, Code.of(aux)))
+        self._break(stream, Code.of(aux))
 
     def on_stop(self, subflow: Subflow, frame: Frame, now: float) -> None:
         """The peer wants no more of a stream."""
@@ -337,9 +337,7 @@ class Streams:
         if stream is not None and not stream.stopped:
             stream.stopped = True
             self._budget.stored -= stream.send.discard()
-            if stream.wants_room:
-                stream.wants_room = False
-                self._tell(events.StreamWritable(stream.stream_id))
+            self.room.check(stream.stream_id)
             self._maybe_finished(stream)
 
     def snapshot(self) -> dict[str, int]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from stripetwist.core import frames
 from stripetwist.core.config import Limits
-from stripetwist.core.frames import HEADER_SIZE, TICK, FrameParser
+from stripetwist.core.frames import HEADER, HEADER_SIZE, TICK, FrameParser
 from stripetwist.core.ledger import Ledger
 from stripetwist.core.rtt import RttEstimator
 
@@ -89,12 +89,15 @@ class Subflow:
         self._trailer = frames.TRAILER_SIZE if checksum else 0
         self._progress_at = now
         self._rate_from = (now, 0)
+        self._draining = False
+        self._reprieve = 0.0
+        self._reprieved = False
         self._acked_back = 0
         self._ack_wanted_at = NEVER
         self._ack_now = False
         self._ping_wanted = False
         self._pong: tuple[int, float] | None = None
-        self._last_ping = now
+        self._asked_at = now
         self.pings_missed = 0
 
     # ---- what it may carry
@@ -112,6 +115,32 @@ class Subflow:
         if self.state is not State.ACTIVE:
             return NEVER
         return self.rtt.smoothed if self.rtt.smoothed is not None else 1.0
+
+    def put_control(self, control: "Control", out: list[bytes], now: float) -> None:
+        """Put a control frame into a batch."""
+        size = len(control.data)
+        control.carriers += (self.subflow_id,)
+        self.wrote(size, control, now)
+        self.tx.overhead += size
+        out.append(control.data)
+
+    def put_chunk(self, chunk: "Chunk", out: list[bytes], now: float) -> None:
+        """Put a DATA frame into a batch."""
+        size = len(chunk.data)
+        flags = frames.FIN if chunk.fin else 0
+        if chunk.sent:
+            flags |= frames.COPY
+            self.tx.copy += size
+        else:
+            self.tx.first += size
+        self.tx.overhead += HEADER_SIZE
+        chunk.sent = True
+        chunk.carriers += (self.subflow_id,)
+        self.wrote(HEADER_SIZE + size, chunk, now)
+        owner = chunk.owner.stream_id
+        out.append(HEADER.pack(frames.DATA, flags, 0, size, owner, chunk.offset))
+        if size:
+            out.append(chunk.data)
 
     def wrote(self, size: int, item: "Chunk | Control | None", now: float) -> None:
         """Bytes that call for an acknowledgement go out."""
@@ -131,11 +160,12 @@ class Subflow:
 
     # ---- acknowledgements
 
-    def acked(self, parsed: int, delay: float, now: float) -> "list[Chunk | Control]":
+    def acked(self, parsed: int, delay: float | None, now: float) -> "list[Chunk | Control]":
         """
         The peer has parsed that many of our bytes.
 
-        @param delay: seconds for which it kept that to itself.
+        @param delay: seconds for which it kept that to itself; C{None} if the news came on
+            another subflow, and says nothing of this one's round trip.
         @return: what has arrived.
         """
         before = self.ledger.acked
@@ -143,11 +173,15 @@ class Subflow:
         if self.ledger.acked > before:
             self._progress_at = now
             self._measure_rate(now)
-            if sent_at is not None:
+            self._reprieved = False
+            if sent_at is not None and delay is not None:
                 self.rtt.sample(now - sent_at - delay, now)
-            if self.state is State.SUSPECT:
-                self.state = State.ACTIVE
+            self._trust()
         return items
+
+    def _trust(self) -> None:
+        if self.state is State.SUSPECT:
+            self.state = State.DRAINING if self._draining else State.ACTIVE
 
     def _measure_rate(self, now: float) -> None:
         since, acked = self._rate_from
@@ -179,8 +213,8 @@ class Subflow:
         rtt = now - stamp * TICK - held
         if 0 <= rtt < 100:
             self.rtt.sample(rtt, now)
-        if not self.ledger.in_flight and self.state is State.SUSPECT:
-            self.state = State.ACTIVE
+        if not self.ledger.in_flight:
+            self._trust()
 
     def owes(self, now: float) -> bool:
         """Whether a small frame of its own should leave now."""
@@ -201,7 +235,6 @@ class Subflow:
             self._pong = None
         if self._ping_wanted:
             self._ping_wanted = False
-            self._last_ping = now
             out.append(frames.pack(frames.PING, offset=int(now / TICK)))
         if out:
             self.wrote_quiet(len(out))
@@ -230,28 +263,33 @@ class Subflow:
         if not self.ledger.in_flight:
             return NEVER
         limits = self._limits
-        return self._progress_at + max(
-            self.stall_after, limits.dead_alive if others_live else limits.dead_alone
-        )
+        patience = max(self.stall_after, limits.dead_alive if others_live else limits.dead_alone)
+        return max(self._progress_at + patience, self._reprieve)
 
-    def suspect(self) -> None:
+    def suspect(self, now: float) -> None:
         """No progress: carry nothing new until there is some; ask."""
         self.state = State.SUSPECT
         self._ping_wanted = True
+        self._asked_at = now
+
+    def drain(self) -> None:
+        """The peer wants nothing new on it."""
+        self._draining = True
+        if self.state is State.ACTIVE:
+            self.state = State.DRAINING
 
     def ping_at(self, in_use: bool) -> float:
         """When its silence calls for a PING."""
-        if self._ping_wanted:
-            return NEVER
         limits = self._limits
         interval = limits.ping_busy if in_use else limits.ping_idle
-        return max(self.last_heard, self._last_ping) + interval
+        return max(self.last_heard, self._asked_at) + interval
 
-    def ping(self) -> None:
-        """Ask for a sign of life."""
-        if self._last_ping > self.last_heard:
+    def ping(self, now: float) -> None:
+        """Ask for a sign of life; one that cannot even leave counts as missed, too."""
+        if self._asked_at > self.last_heard:
             self.pings_missed += 1
         self._ping_wanted = True
+        self._asked_at = now
 
     def owed_at(self) -> float:
         """When an acknowledgement has waited long enough; never while it could not leave."""
@@ -262,10 +300,19 @@ class Subflow:
         """Whether a small frame may still be put behind what has not drained."""
         return self.since_drain < self._limits.control_ahead
 
-    def excuse(self, lateness: float) -> None:
-        """We ourselves were late by so much: not its fault."""
-        self._progress_at += lateness
-        self.last_heard += lateness
+    def excuse(self, lateness: float, now: float) -> None:
+        """
+        We ourselves were late by so much: not its fault.
+
+        Its answer may wait to be read, so once, until there is progress, it gets the time
+        of a round trip more.
+        """
+        self._progress_at = min(now, self._progress_at + lateness)
+        self.last_heard = min(now, self.last_heard + lateness)
+        if not self._reprieved and self.ledger.in_flight:
+            self._reprieved = True
+            self._reprieve = now + self.stall_after
+            self._ping_wanted = True
 
 
 def _ticks16(seconds: float) -> int:

@@ -1,14 +1,11 @@
 """The subflows of a session: which live, which are to be asked, what the dead had on them."""
 
-from collections.abc import Mapping
-
 from stripetwist.core import frames
 from stripetwist.core.chunks import Chunk
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, ProtocolError
 from stripetwist.core.ledger import Ledger
 from stripetwist.core.outbox import Control, Outbox
-from stripetwist.core.stream import Stream
 from stripetwist.core.subflow import NEVER, State, Subflow
 
 # Later than this by more, and it was we who slept, not the peer.
@@ -22,16 +19,15 @@ class Subflows:
     A session's subflows, living and dead.
 
     A subflow that dies leaves its ledger: what was on it goes to the others at once, and
-    what the peer then says it had parsed (SUBFLOW_FINAL) is struck out.  When the last one
-    dies its ledger waits for that word, so that resuming sends nothing twice.
+    what the peer then says it had parsed (SUBFLOW_FINAL) is struck out.  Where none can
+    take it over it waits for that word, so that resuming sends nothing twice.
 
     @ivar alive: by id.
     @ivar healthy: ids of those that may carry new data.
     """
 
-    def __init__(self, outbox: Outbox, streams: Mapping[int, Stream], limits: Limits) -> None:
+    def __init__(self, outbox: Outbox, limits: Limits) -> None:
         self._outbox = outbox
-        self._streams = streams
         self._limits = limits
         self.alive: dict[int, Subflow] = {}
         self.healthy: set[int] = set()
@@ -50,7 +46,7 @@ class Subflows:
         self.healthy.add(subflow.subflow_id)
 
     def remove(self, subflow_id: int) -> Subflow | None:
-        """One is lost; what was on it is queued for the others, if there are any."""
+        """One is lost; what was on it is queued for the healthy ones, if there are any."""
         subflow = self.alive.pop(subflow_id, None)
         if subflow is None:
             return None
@@ -58,8 +54,11 @@ class Subflows:
         self._end(subflow_id)
         self._outbox.put(frames.pack_final(subflow_id, subflow.parser.parsed))
         self._dead[subflow_id] = subflow.ledger
-        if self.alive:
+        self._outbox.lost(subflow.ledger.outstanding())
+        if self.healthy:
             self._send_again(subflow.ledger)
+        elif not self.alive:
+            self._outbox.hold_back(self._dead)
         if len(self._dead) > _DEAD_LEDGERS:
             oldest = next(iter(self._dead))
             self._send_again(self._dead.pop(oldest))
@@ -73,7 +72,7 @@ class Subflows:
     def _send_again(self, ledger: Ledger[Chunk | Control]) -> None:
         for item in ledger.outstanding():
             if not any(i in self.healthy for i in item.carriers):
-                self._outbox.put_again(item, self._streams)
+                self._outbox.put_again(item)
 
     def final(self, subflow_id: int, parsed: int) -> list[Chunk | Control]:
         """
@@ -86,11 +85,9 @@ class Subflows:
             if subflow_id not in self._ended:
                 # Its join never got to us: nothing of it was parsed.
                 self._end(subflow_id)
-                self._outbox.put(frames.pack_final(subflow_id, 0))
+                self._outbox.put(frames.pack_final(subflow_id, 0), owed=True)
             return []
         items, _ = ledger.ack(parsed)
-        for item in items:
-            item.done = item.done or isinstance(item, Control)
         self._send_again(ledger)
         return items
 
@@ -151,17 +148,17 @@ class Subflows:
         subflows = list(self.alive.values())
         if lateness > _LATE:
             for subflow in subflows:
-                subflow.excuse(lateness)
+                subflow.excuse(lateness, now)
         dead: list[tuple[int, str]] = []
         for subflow in subflows:
             if subflow.dead_at(self._others_live(subflow)) <= now:
                 dead.append((subflow.subflow_id, "no progress"))
             elif subflow.stalled_at() <= now:
-                subflow.suspect()
+                subflow.suspect(now)
                 self.healthy.discard(subflow.subflow_id)
                 self._send_again(subflow.ledger)
             elif subflow.ping_at(in_use) <= now:
-                subflow.ping()
+                subflow.ping(now)
                 if subflow.pings_missed >= self._limits.pings_missed:
                     dead.append((subflow.subflow_id, "no answer to pings"))
         return dead

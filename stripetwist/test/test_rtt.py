@@ -1,0 +1,55 @@
+"""L{stripetwist.core.rtt}: how long a round trip takes."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from stripetwist.core.rtt import RttEstimator
+
+
+class RttEstimatorTests(SynchronousTestCase):
+    """RFC 6298's smoothing, and a recent minimum."""
+
+    def setUp(self) -> None:
+        """An estimator without samples."""
+        self.rtt = RttEstimator()
+
+    def test_nothing_is_known_before_the_first_sample(self) -> None:
+        """No guess."""
+        self.assertIsNone(self.rtt.smoothed)
+        self.assertIsNone(self.rtt.minimum)
+
+    def test_smoothing_follows_the_rfc(self) -> None:
+        """First sample R: R and R/2; then gains of 1/8 and 1/4, the variation first."""
+        self.rtt.sample(0.1, 0.0)
+        self.assertEqual((self.rtt.smoothed, self.rtt.variation), (0.1, 0.05))
+        self.rtt.sample(0.2, 0.1)
+        self.assertAlmostEqual(self.rtt.smoothed or 0, 0.1125)
+        self.assertAlmostEqual(self.rtt.variation, 0.0625)
+
+    def test_the_minimum_forgets(self) -> None:
+        """A path that got longer is seen as such after 10 s."""
+        self.rtt.sample(0.01, 0.0)
+        for second in range(1, 12):
+            self.rtt.sample(0.1, float(second))
+            if second < 5:
+                self.assertEqual(self.rtt.minimum, 0.01)
+        self.assertEqual(self.rtt.minimum, 0.1)
+
+    def test_no_sample_is_zero_or_less(self) -> None:
+        """A clock that does not move, or a lying peer, gives the least there is."""
+        self.rtt.sample(-1.0, 0.0)
+        self.assertEqual(self.rtt.minimum, 1e-6)
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.lists(st.floats(-10, 100), min_size=1, max_size=50))
+    def test_estimates_stay_among_the_samples(self, samples: list[float]) -> None:
+        """Smoothed and minimum lie between the extremes."""
+        rtt = RttEstimator()
+        seen = [max(sample, 1e-6) for sample in samples]
+        for now, sample in enumerate(samples):
+            rtt.sample(sample, float(now))
+        assert rtt.smoothed is not None and rtt.minimum is not None
+        self.assertTrue(min(seen) * 0.999 <= rtt.smoothed <= max(seen) * 1.001)
+        self.assertTrue(min(seen) <= rtt.minimum <= max(seen))
+        self.assertGreaterEqual(rtt.variation, 0)

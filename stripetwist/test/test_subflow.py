@@ -1,0 +1,340 @@
+"""L{stripetwist.core.subflow} and L{stripetwist.core.subflows}: who lives, who is asked."""
+
+from collections.abc import Iterable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from stripetwist.core import frames
+from stripetwist.core.chunks import SendBuffer
+from stripetwist.core.config import Limits
+from stripetwist.core.errors import ProtocolError
+from stripetwist.core.frames import HEADER_SIZE, TICK, FrameParser
+from stripetwist.core.outbox import Outbox
+from stripetwist.core.subflow import NEVER, State, Subflow
+from stripetwist.core.subflows import Subflows
+
+LIMITS = Limits()
+
+
+def kinds(buffers: Iterable[bytes]) -> list[int]:
+    """Types of the frames in a batch."""
+    return [frame[0] for frame in FrameParser().feed(b"".join(buffers))]
+
+
+class SubflowTests(SynchronousTestCase):
+    """One connection: what it owes, how fast it is, whether it lives."""
+
+    def setUp(self) -> None:
+        """A subflow with a round trip of 40 ms, at 100 s."""
+        self.subflow = Subflow(1, LIMITS, 100.0, 0.04)
+
+    def hear(self, data: bytes, now: float) -> None:
+        """Bytes come, and are parsed."""
+        found = self.subflow.parser.feed(data)
+        calls = any(frame[0] not in frames.QUIET for frame in found)
+        self.subflow.heard(now, calls or self.subflow.parser.inside_frame)
+
+    # ---- acknowledgements
+
+    def test_data_is_acknowledged_after_a_quarter_round_trip(self) -> None:
+        """At most 25 ms, at least 5."""
+        self.hear(frames.pack_with(b"x", frames.DATA, stream=1), 100.0)
+        self.assertAlmostEqual(self.subflow.owed_at(), 100.01)
+        self.assertFalse(self.subflow.owes(100.009))
+        self.assertTrue(self.subflow.owes(100.011))
+        (ack,) = FrameParser().feed(b"".join(self.subflow.take_owed(100.011)))
+        self.assertEqual((ack[0], ack[4]), (frames.ACK, HEADER_SIZE + 1))
+        self.assertAlmostEqual(ack[2] * TICK, 0.011, places=3)
+        self.assertEqual(self.subflow.owed_at(), NEVER)
+        for rtt, delay in ((1.0, 0.025), (0.001, 0.005)):
+            subflow = self.subflow = Subflow(1, LIMITS, 100.0, rtt)
+            self.hear(frames.pack(frames.STOP, stream=1), 100.0)
+            self.assertAlmostEqual(subflow.owed_at(), 100.0 + delay)
+
+    def test_much_data_is_acknowledged_at_once(self) -> None:
+        """From 64 KiB on."""
+        self.hear(frames.pack_with(bytes(65000), frames.DATA, stream=1), 100.0)
+        self.assertFalse(self.subflow.owes(100.0))
+        self.hear(frames.pack_with(bytes(1000), frames.DATA, stream=1), 100.0)
+        self.assertTrue(self.subflow.owes(100.0))
+
+    def test_part_of_a_frame_is_acknowledged(self) -> None:
+        """Progress shows on a slow link, too."""
+        self.hear(frames.pack_with(bytes(60000), frames.DATA, stream=1)[:5000], 100.0)
+        (ack,) = FrameParser().feed(b"".join(self.subflow.take_owed(101.0)))
+        self.assertEqual(ack[4], 5000)
+
+    def test_an_acknowledgement_calls_for_none(self) -> None:
+        """Nor do PING and PONG: else both ends would answer for ever."""
+        self.hear(frames.pack(frames.ACK) + frames.pack(frames.PONG, aux=1), 100.0)
+        self.assertFalse(self.subflow.owes(200.0))
+        self.assertEqual(self.subflow.owed_at(), NEVER)
+        self.subflow.take_owed(100.0)
+        self.assertEqual(self.subflow.ledger.in_flight, 0)
+
+    def test_an_acknowledgement_that_cannot_leave_is_no_deadline(self) -> None:
+        """What has not drained has to drain first."""
+        self.hear(frames.pack_with(b"x", frames.DATA, stream=1), 100.0)
+        self.subflow.since_drain = 16 * 1024
+        self.assertEqual(self.subflow.owed_at(), NEVER)
+        self.assertFalse(self.subflow.has_room_for_control)
+
+    def test_a_ping_flood_owes_one_pong(self) -> None:
+        """The latest is answered (C29)."""
+        for stamp in range(1000):
+            self.subflow.ping_came(stamp, 100.0)
+        (pong,) = FrameParser().feed(b"".join(self.subflow.take_owed(100.001)))
+        self.assertEqual((pong[0], pong[4], pong[2]), (frames.PONG, 999, 15))
+        self.assertEqual(self.subflow.take_owed(100.1), [])
+
+    # ---- measuring
+
+    def test_an_acknowledgement_is_a_sample(self) -> None:
+        """Less the time that the peer kept it."""
+        self.subflow.wrote(100, None, 100.0)
+        self.subflow.acked(100, 0.02, 100.08)
+        self.assertAlmostEqual(self.subflow.rtt.smoothed or 0, 0.04 + 0.02 / 8)
+
+    def test_news_on_another_subflow_is_no_sample(self) -> None:
+        """It says that bytes arrived, not how long this subflow takes."""
+        self.subflow.wrote(100, None, 100.0)
+        self.subflow.acked(100, None, 109.0)
+        self.assertEqual(self.subflow.rtt.smoothed, 0.04)
+        self.assertEqual(self.subflow.ledger.in_flight, 0)
+
+    def test_a_pong_is_a_sample(self) -> None:
+        """One with an impossible stamp is not (C30)."""
+        self.subflow.ping(100.0)
+        (ping,) = FrameParser().feed(b"".join(self.subflow.take_owed(100.0)))
+        self.subflow.pong_came(ping[4], 0.01, 100.09)
+        self.assertAlmostEqual(self.subflow.rtt.smoothed or 0, 0.04 + 0.04 / 8, places=4)
+        before = self.subflow.rtt.smoothed
+        for stamp in (0, 2**64 - 1, int(101 / TICK)):
+            self.subflow.pong_came(stamp, 0.0, 100.09)
+        self.assertEqual(self.subflow.rtt.smoothed, before)
+
+    def test_frames_are_large_where_it_is_fast(self) -> None:
+        """16 KiB under 2 MB/s, 64 KiB above, header included."""
+        self.assertEqual(self.subflow.frame_payload, 16364)
+        now = 100.0
+        for _ in range(10):
+            self.subflow.wrote(300_000, None, now)
+            self.subflow.wrote(300_000, None, now)
+            now += 0.1
+            self.subflow.acked(self.subflow.ledger.written - 1, 0.0, now)
+        self.assertGreater(self.subflow.rate, 2e6)
+        self.assertEqual(self.subflow.frame_payload, 65516)
+
+    # ---- liveness
+
+    def test_patience_follows_the_round_trip(self) -> None:
+        """max(0.12 s, srtt + 4 rttvar + 25 ms), at most 3 s; 1 s where nothing is known."""
+        self.assertAlmostEqual(self.subflow.stall_after, 0.145)
+        for rtt, patience in ((0.001, 0.12), (0.1, 0.325), (9.0, 3.0), (None, 1.0)):
+            subflow = Subflow(1, LIMITS, 100.0, rtt)
+            self.assertAlmostEqual(subflow.stall_after, patience)
+
+    def test_stalls_when_nothing_in_flight_progresses(self) -> None:
+        """Counted from the last progress, or from when something went out."""
+        self.assertEqual(self.subflow.stalled_at(), NEVER)
+        self.subflow.wrote(100, None, 105.0)
+        self.subflow.wrote(100, None, 105.1)
+        self.assertAlmostEqual(self.subflow.stalled_at(), 105.145)
+        self.assertAlmostEqual(self.subflow.dead_at(True), 106.0)
+        self.assertAlmostEqual(self.subflow.dead_at(False), 125.0)
+        self.subflow.acked(1, 0.0, 105.12)
+        self.assertGreater(self.subflow.stalled_at(), 105.26)
+        self.subflow.acked(200, 0.0, 105.2)
+        self.assertEqual(self.subflow.stalled_at(), NEVER)
+        self.assertEqual(self.subflow.dead_at(True), NEVER)
+
+    def test_our_acknowledgements_are_not_waited_for(self) -> None:
+        """What is quiet may take its time."""
+        self.hear(frames.pack_with(b"x", frames.DATA, stream=1), 100.0)
+        self.subflow.take_owed(101.0)
+        self.assertEqual(self.subflow.stalled_at(), NEVER)
+
+    def test_a_suspect_is_asked_and_recovers_with_progress(self) -> None:
+        """Any byte more that was parsed proves it."""
+        self.subflow.wrote(100, None, 100.0)
+        self.subflow.suspect(100.2)
+        self.assertIs(self.subflow.state, State.SUSPECT)
+        self.assertEqual(self.subflow.latency, NEVER)
+        self.assertEqual(kinds(self.subflow.take_owed(100.2)), [frames.PING])
+        self.subflow.acked(0, 0.0, 100.3)
+        self.assertIs(self.subflow.state, State.SUSPECT)
+        self.subflow.acked(50, 0.0, 100.3)
+        self.assertIs(self.subflow.state, State.ACTIVE)
+
+    def test_a_draining_suspect_goes_on_draining(self) -> None:
+        """Recovery does not take back what the peer asked for."""
+        self.subflow.drain()
+        self.assertIs(self.subflow.state, State.DRAINING)
+        self.subflow.wrote(100, None, 100.0)
+        self.subflow.suspect(100.2)
+        self.subflow.drain()
+        self.assertIs(self.subflow.state, State.SUSPECT)
+        self.subflow.acked(50, 0.0, 100.3)
+        self.assertIs(self.subflow.state, State.DRAINING)
+
+    def test_silence_is_pinged(self) -> None:
+        """5 s in use, 25 s idle, since it was last heard or asked."""
+        self.assertEqual(self.subflow.ping_at(True), 105.0)
+        self.assertEqual(self.subflow.ping_at(False), 125.0)
+        self.hear(frames.pack(frames.ACK), 103.0)
+        self.assertEqual(self.subflow.ping_at(True), 108.0)
+        self.subflow.ping(108.0)
+        self.assertEqual(self.subflow.ping_at(True), 113.0)
+        self.assertEqual(self.subflow.pings_missed, 0)
+        self.subflow.ping(113.0)
+        self.assertEqual(self.subflow.pings_missed, 1)
+        self.hear(frames.pack(frames.PONG), 114.0)
+        self.assertEqual(self.subflow.pings_missed, 0)
+
+    def test_a_ping_that_cannot_leave_is_missed(self) -> None:
+        """A connection that takes nothing more must not live for ever."""
+        for second in range(105, 130, 5):
+            self.subflow.ping(float(second))
+        self.assertEqual(self.subflow.pings_missed, 4)
+
+    def test_lateness_of_ours_is_excused(self) -> None:
+        """The time we slept does not count, and once there is time for an answer to be read."""
+        self.subflow.wrote(100, None, 100.0)
+        self.subflow.excuse(0.9, 101.0)
+        self.assertAlmostEqual(self.subflow.dead_at(True), 101.9)
+        self.subflow.excuse(5.0, 106.0)
+        self.assertAlmostEqual(self.subflow.dead_at(True), 106.9)
+        self.subflow.acked(1, 0.0, 106.0)
+        self.subflow.excuse(5.0, 106.01)
+        self.assertLessEqual(self.subflow.dead_at(True), 107.01)
+
+    def test_the_dead_are_not_excused_for_ever(self) -> None:
+        """A process that is always late still gives them up."""
+        self.subflow.wrote(100, None, 100.0)
+        now = 100.0
+        while self.subflow.dead_at(True) > now and now < 200:
+            now = self.subflow.dead_at(True) + 0.3
+            self.subflow.excuse(0.3, now)
+        self.assertLess(now, 110)
+
+
+class SubflowsTests(SynchronousTestCase):
+    """All of them: what the dead had goes to the living."""
+
+    def setUp(self) -> None:
+        """Three subflows."""
+        self.outbox = Outbox(LIMITS)
+        self.subflows = Subflows(self.outbox, LIMITS)
+        self.three = [Subflow(i, LIMITS, 100.0, 0.01 * i) for i in (1, 2, 3)]
+        for subflow in self.three:
+            self.subflows.add(subflow)
+
+    def chunk_on(self, subflow: Subflow, now: float = 100.0) -> list[bytes]:
+        """Send a chunk there; its batch."""
+        buffer = SendBuffer(1)
+        buffer.write(b"abc")
+        out: list[bytes] = []
+        subflow.put_chunk(buffer.cut(10, 10), out, now)
+        return out
+
+    def test_an_id_is_used_once(self) -> None:
+        """Alive or dead, it never comes again."""
+        for subflow_id in (1, 2):
+            self.assertRaises(ProtocolError, self.subflows.add, Subflow(1, LIMITS, 101.0))
+            if subflow_id == 1:
+                self.subflows.remove(1)
+
+    def test_the_quickest_is_asked_first(self) -> None:
+        """Control has no time to lose."""
+        self.outbox.put(b"x" * 20)
+        self.assertEqual(self.subflows.pollable(100.0), [1, 2, 3])
+        self.three[0].suspect(100.0)
+        self.three[0].take_owed(100.0)
+        self.assertEqual(self.subflows.pollable(100.0), [2, 3])
+
+    def test_nothing_to_write_nobody_to_poll(self) -> None:
+        """No busy loop."""
+        self.assertEqual(self.subflows.pollable(100.0), [])
+        self.outbox.put(b"x" * 20)
+        for subflow in self.three:
+            subflow.since_drain = 20_000
+        self.assertEqual(self.subflows.pollable(100.0), [])
+
+    def test_the_stalled_are_suspected_and_then_given_up(self) -> None:
+        """Their load is queued at once; after 1 s without progress they are dead."""
+        self.chunk_on(self.three[0])
+        deadline = self.subflows.next_deadline(True)
+        self.assertAlmostEqual(deadline, 100.12)
+        self.assertEqual(self.subflows.judge(deadline, 0.0, True), [])
+        self.assertEqual(self.subflows.healthy, {2, 3})
+        self.assertTrue(self.outbox.has_data)
+        deadline = self.subflows.next_deadline(True)
+        self.assertAlmostEqual(deadline, 101.0)
+        self.assertEqual(self.subflows.judge(deadline, 0.0, True), [(1, "no progress")])
+
+    def test_the_only_one_has_longer(self) -> None:
+        """Where nobody else is healthy, 20 s."""
+        for subflow_id in (2, 3):
+            self.subflows.remove(subflow_id)
+        self.outbox.clear()
+        self.chunk_on(self.three[0])
+        self.assertEqual(self.subflows.judge(100.5, 0.0, True), [])
+        self.assertEqual(self.subflows.judge(119.0, 0.0, True), [])
+        self.assertEqual(self.subflows.judge(120.0, 0.0, True), [(1, "no progress")])
+
+    def test_a_late_judge_kills_nobody(self) -> None:
+        """What waits to be read may be the answer (fault row 45)."""
+        self.chunk_on(self.three[0])
+        self.assertEqual(self.subflows.judge(103.0, 2.88, True), [])
+        self.assertEqual(self.subflows.judge(103.1, 0.0, True), [])
+        self.assertEqual(self.subflows.judge(104.0, 0.0, True), [(1, "no progress")])
+
+    def test_four_missed_pings_are_enough(self) -> None:
+        """An idle subflow that does not answer is dead."""
+        now = 100.0
+        dead: list[tuple[int, str]] = []
+        while not dead and now < 300:
+            now = self.subflows.next_deadline(False)
+            for subflow in self.three[1:]:
+                subflow.heard(now, False)
+            dead = self.subflows.judge(now, 0.0, False)
+        self.assertEqual(dead, [(1, "no answer to pings")])
+        self.assertAlmostEqual(now, 225.0)
+
+    def test_the_last_word_strikes_out_what_arrived(self) -> None:
+        """Only the rest goes again."""
+        self.chunk_on(self.three[0])
+        first = self.three[0].ledger.written
+        self.chunk_on(self.three[0])
+        for subflow in self.three:
+            self.subflows.remove(subflow.subflow_id)
+        self.assertIsNone(self.outbox.take_again(set()), "it waits for the last word")
+        (arrived,) = self.subflows.final(1, first)
+        again = self.outbox.take_again(set())
+        self.assertIsNotNone(again)
+        self.assertIsNot(again, arrived)
+        self.assertIsNone(self.outbox.take_again(set()))
+        self.assertEqual(self.subflows.final(1, first), [])
+
+    def test_a_lying_last_word(self) -> None:
+        """More than was ever sent."""
+        self.chunk_on(self.three[0])
+        self.subflows.remove(1)
+        self.assertRaises(ProtocolError, self.subflows.final, 1, 10_000)
+
+    def test_a_subflow_that_never_got_here(self) -> None:
+        """Its last word from us is zero, said once; its id is used up."""
+        for _ in range(2):
+            self.subflows.final(9, 0)
+        sent = [control.data for control in self.outbox.take_control(2**20, set())]
+        self.assertEqual(sent, [frames.pack_final(9, 0)])
+        self.assertRaises(ProtocolError, self.subflows.add, Subflow(9, LIMITS, 101.0))
+
+    def test_memory_of_the_dead_is_bounded(self) -> None:
+        """However many come and go without a last word."""
+        for subflow_id in range(10, 6000):
+            subflow = Subflow(subflow_id, LIMITS, 100.0)
+            self.subflows.add(subflow)
+            self.subflows.remove(subflow_id)
+        self.assertLessEqual(len(self.subflows._dead), 128)
+        self.assertLessEqual(len(self.subflows._ended), 4096)
