@@ -95,8 +95,9 @@ class RelayEnd(Protocol):
         if source._exact:
             self.transport.registerProducer(_Drained(source), False)
         else:
-            self.transport.registerProducer(source.transport, True)
+            # In this order: a transport that is full already pauses its producer at once.
             source.transport.resumeProducing()
+            self.transport.registerProducer(source.transport, True)
 
     def dataReceived(self, data: bytes) -> None:
         """Pass it on at once."""
@@ -133,8 +134,6 @@ class RelayEnd(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Gone: in peace only if both directions had ended before."""
-        if self.is_lost:
-            return
         self.is_lost = True
         if not (self._read_ended and self._write_ended) or not reason.check(ConnectionDone):
             self.other.abort()
@@ -176,11 +175,11 @@ class Relay:
         self._attach(far, self.far)
 
     def _attach(self, transport: Any, end: RelayEnd) -> None:
-        parked = transport.protocol
+        # A socket of Twisted's that is lost has no protocol any more.
+        parked = getattr(transport, "protocol", None)
+        end.is_lost = parked is None or parked.lost is not None
         transport.protocol = end
         end.makeConnection(transport)
-        if getattr(parked, "lost", None) is not None:
-            end.is_lost = True
 
     def start(self, early: bytes = b"", early_eof: bool = False) -> None:
         """
@@ -220,8 +219,8 @@ class Relay:
             self.half_closed()
 
     def lost_one(self) -> None:
-        """One transport is gone; after the second it is over."""
-        if self.near.is_lost and self.far.is_lost:
+        """One transport is gone; after the second, whichever tells of it first, it is over."""
+        if self.near.is_lost and self.far.is_lost and not self.ended.called:
             if self._check is not None:
                 self._check.cancel()
                 self._check = None
