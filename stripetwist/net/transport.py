@@ -11,6 +11,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     ITransport,
 )
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -77,18 +78,20 @@ class StreamTransport:
     One carried stream as a transport: what a protocol or a relay holds in its hand.
 
     Bytes count as consumed once the protocol has taken them and has not paused us; what it
-    was given before pausing counts when it resumes.  Keeps no bytes of its own.
+    was given before pausing counts when it resumes.  Keeps no bytes of its own.  Unlike a
+    socket's, its C{abortConnection} tells the protocol before it returns.
 
     @ivar counts_consumption: tells a relay to pause us until a piece has really gone.
     @ivar protocol: who is given the bytes; swap it only while paused.
     """
 
+    log = Logger()
     counts_consumption = True
-    disconnecting = False
 
     def __init__(self, stream_id: int, owner: StreamOwner, peer: IAddress, host: IAddress) -> None:
         self.stream_id = stream_id
         self.protocol: Any = _Nobody()
+        self.disconnecting = False
         self._owner = owner
         self._peer = peer
         self._host = host
@@ -96,10 +99,14 @@ class StreamTransport:
         self._delivering = False
         self._unreported = 0
         self._end_waits = False
+        self._finished = False
         self._write_ended = False
         self._lost = False
         self._producer: Any = None
         self._streaming = False
+        self._resting = False
+        self._asking = False
+        self._fed = False
         self._full = False
         self._held = False
 
@@ -113,23 +120,25 @@ class StreamTransport:
         try:
             while not self._paused and not self._lost and self._deliver():
                 pass
+        # As with Twisted's own transports: who raises loses its connection, and only that.
+        except Exception:  # noqa: BLE001
+            self.log.failure("the consumer of a stream failed")
+            self.abortConnection()
         finally:
             self._delivering = False
 
     def _deliver(self) -> bool:
         """Hand one batch over; whether there was one."""
         if self._end_waits:
-            self._end_waits = False
             self._tell_end()
             return False
-        data, ended = self._owner.take(self.stream_id, _BATCH)
+        data, self._end_waits = self._owner.take(self.stream_id, _BATCH)
         if data:
             self._unreported += len(data)
             self.protocol.dataReceived(data)
             if not self._paused:
                 self._report()
-        self._end_waits = ended
-        return bool(data) or ended
+        return bool(data) or self._end_waits
 
     def _report(self) -> None:
         if self._unreported:
@@ -137,46 +146,48 @@ class StreamTransport:
             self._owner.consumed(self.stream_id, count)
 
     def _tell_end(self) -> None:
+        self._end_waits = False
         half = IHalfCloseableProtocol(self.protocol, None)
         if half is not None:
             half.readConnectionLost()
         else:
             self.loseConnection()
+        if self._finished:
+            self.lost(None)
 
     def has_room(self) -> None:
         """The stream may be written to again."""
         self._full = False
-        self._resume_producer()
+        self._settle()
 
     def hold(self) -> None:
         """The process's store is full: no more until C{release}."""
         self._held = True
-        if self._producer is not None and self._streaming and not self._full:
-            self._producer.pauseProducing()
+        self._settle()
 
     def release(self) -> None:
         """The store has room."""
-        if self._held:
-            self._held = False
-            self._resume_producer()
-
-    def _resume_producer(self) -> None:
-        if self._producer is not None and not self._full and not self._held:
-            self._producer.resumeProducing()
+        self._held = False
+        self._settle()
 
     def lost(self, code: Code | None) -> None:
         """The stream is gone: cleanly (C{None}), or broken."""
+        if code is not None:
+            self._leave(StreamReset(code))
+        elif self._end_waits:
+            # Its bytes have all been handed over, but a pause holds back the news of the end.
+            self._finished = True
+        else:
+            self._leave(ConnectionDone())
+
+    def _leave(self, reason: Exception) -> None:
         if self._lost:
             return
         self._lost = True
-        if self._producer is not None:
-            producer, self._producer = self._producer, None
+        producer, self._producer = self._producer, None
+        if producer is not None:
             producer.stopProducing()
-        if code is None:
-            reason = Failure(ConnectionDone())
-        else:
-            reason = Failure(StreamReset(code))
-        self.protocol.connectionLost(reason)
+        self.protocol.connectionLost(Failure(reason))
 
     # ---- ITransport
 
@@ -184,10 +195,11 @@ class StreamTransport:
         """Send bytes; a registered producer is paused when there is no more room."""
         if self._lost or self._write_ended or not data:
             return
-        if not self._owner.write(self.stream_id, data) and not self._full:
+        if not self._owner.write(self.stream_id, data):
             self._full = True
-            if self._producer is not None and self._streaming and not self._held:
-                self._producer.pauseProducing()
+            self._settle()
+        elif not self._streaming:
+            self._ask()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Send several pieces."""
@@ -201,6 +213,7 @@ class StreamTransport:
 
     def loseConnection(self) -> None:
         """Close both directions; what was written is still delivered."""
+        self.disconnecting = True
         self.loseWriteConnection()
         if not self._lost:
             self._owner.stop_reading(self.stream_id)
@@ -208,9 +221,8 @@ class StreamTransport:
     def abortConnection(self) -> None:
         """Break it; the peer sees a reset."""
         if not self._lost:
-            self._lost = True
             self._owner.reset(self.stream_id, Code.PEER_RESET)
-            self.protocol.connectionLost(Failure(ConnectionAborted()))
+            self._leave(ConnectionAborted())
 
     def getPeer(self) -> IAddress:
         """The peer process's address on one of the subflows, or a placeholder."""
@@ -231,17 +243,42 @@ class StreamTransport:
             return
         self._producer = producer
         self._streaming = streaming
+        # A push producer runs of its own accord, a pull producer when it is asked.
+        self._resting = not streaming
         if hasattr(producer, "bufferSize"):
             # One read of the local socket, one frame.
             producer.bufferSize = MAX_DATA
-        if not streaming:
-            self._resume_producer()
-        elif self._full or self._held:
-            producer.pauseProducing()
+        self._settle()
 
     def unregisterProducer(self) -> None:
         """Whoever wrote here no longer asks."""
         self._producer = None
+
+    def _settle(self) -> None:
+        """Have the producer run if there is room, and rest if there is none; tell it once."""
+        must_rest = self._full or self._held
+        if self._producer is None or must_rest == self._resting:
+            return
+        self._resting = must_rest
+        if not self._streaming:
+            self._ask()
+        elif must_rest:
+            self._producer.pauseProducing()
+        else:
+            self._producer.resumeProducing()
+
+    def _ask(self) -> None:
+        """Have a pull producer write, once more after each time that it did."""
+        self._fed = True
+        if self._asking:
+            return
+        self._asking = True
+        try:
+            while self._fed and self._producer is not None and not self._resting:
+                self._fed = False
+                self._producer.resumeProducing()
+        finally:
+            self._asking = False
 
     # ---- IPushProducer
 
@@ -258,4 +295,4 @@ class StreamTransport:
 
     def stopProducing(self) -> None:
         """The consumer is gone."""
-        self._paused = True
+        self.loseConnection()
