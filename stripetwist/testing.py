@@ -9,7 +9,7 @@ from stripetwist.core import events
 from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.errors import Code, FramingError, OpenRefused
-from stripetwist.core.frames import Checksum
+from stripetwist.core.frames import Checksum, Frame, FrameParser
 from stripetwist.core.session import PeerLimits, Session
 from stripetwist.core.target import OpenRequest, Target
 
@@ -150,6 +150,7 @@ class End:
     @ivar policy: the answer to a stream that the peer opens; C{None} accepts.
     @ivar hook: called once, in the middle of the next duty, then forgotten: for cutting
         subflows where it hurts.
+    @ivar watch: if set, called with a subflow's id and each frame written to it.
     """
 
     def __init__(self, heap: EventHeap, is_dialer: bool, limits: Limits, peer: PeerLimits) -> None:
@@ -161,12 +162,15 @@ class End:
         self.streams: dict[int, Carried] = {}
         self.policy: Callable[[OpenRequest], OpenRefused | None] = lambda request: None
         self.hook: Callable[[], None] | None = None
+        self.watch: Callable[[int, Frame], None] | None = None
         self.log: list[events.Event] = []
         self.on_dead: Callable[[int], None] = lambda subflow_id: None
         self.longest_gap = 0.0
         self._last_byte = heap.now
         self._timer = float("inf")
         self._busy = False
+        self._watched: dict[int, FrameParser] = {}
+        self._missed: list[Callable[[], None]] | None = None
 
     # ---- the application
 
@@ -245,6 +249,12 @@ class End:
             hook()
         if data and (pipe := self.pipes.get(subflow_id)) is not None:
             pipe.write(data)
+            self._show(subflow_id, data)
+
+    def _show(self, subflow_id: int, data: bytes) -> None:
+        if self.watch is not None:
+            for frame in self._watched[subflow_id].feed(data):
+                self.watch(subflow_id, frame)
 
     def _drain_events(self) -> None:
         while (event := self.session.next_event()) is not None:
@@ -287,7 +297,7 @@ class End:
             self.heap.at(deadline, self._tick)
 
     def _tick(self) -> None:
-        if self.heap.now < self._timer:
+        if self.heap.now < self._timer or self._missed is not None:
             return
         self._timer = float("inf")
         if self.session.next_deadline() <= self.heap.now:
@@ -301,6 +311,7 @@ class End:
     ) -> None:
         """A connection is up."""
         self.pipes[subflow_id] = pipe
+        self._watched[subflow_id] = FrameParser(checksum)
         self.session.subflow_up(subflow_id, self.heap.now, rtt, checksum)
 
     def leave(self, subflow_id: int) -> None:
@@ -311,6 +322,9 @@ class End:
 
     def came(self, subflow_id: int, data: bytes) -> None:
         """Bytes came on a connection."""
+        if self._missed is not None:
+            self._missed.append(lambda: self.came(subflow_id, data))
+            return
         if subflow_id not in self.pipes:
             return
         try:
@@ -321,7 +335,30 @@ class End:
 
     def drained(self, subflow_id: int) -> None:
         """A connection has room."""
+        if self._missed is not None:
+            self._missed.append(lambda: self.drained(subflow_id))
+            return
         self.session.drained(subflow_id)
+        self.turn()
+
+    # ---- trouble of its own
+
+    def sleep(self) -> None:
+        """The process is stopped: it sees nothing, and its timer does not fire."""
+        self._missed = []
+
+    def wake(self) -> None:
+        """It goes on: the timer first, then what has come, as a reactor would."""
+        missed, self._missed = self._missed or [], None
+        self._tick()
+        for call in missed:
+            call()
+
+    def close(self, code: Code = Code.NO_ERROR, reason: str = "done") -> None:
+        """End the session in order."""
+        for subflow_id, data in self.session.close(code, reason).items():
+            self.pipes[subflow_id].write(data)
+            self._show(subflow_id, data)
         self.turn()
 
 

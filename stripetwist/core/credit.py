@@ -1,6 +1,10 @@
 """How far each side may send, and what that can cost in memory."""
 
 from stripetwist.core.config import MIB, Limits
+from stripetwist.core.reorder import ReorderBuffer
+
+# Frames and turns of the reactor make anything shorter a matter of chance.
+_SHORTEST = 0.01
 
 
 class SendCredit:
@@ -69,8 +73,8 @@ class ReceiveWindow:
     """
     What one stream's sender may send.
 
-    The window doubles when the sender uses it up faster than a round trip, while the
-    consumer keeps up; it is renewed as bytes are consumed, never when they arrive.  Its
+    The window doubles when the sender uses it up in about a round trip, while the consumer
+    keeps up; it is renewed as bytes are consumed, never when they arrive.  Its
     unused part is booked in the process's budget from the moment it is granted.
 
     @ivar limit: the absolute offset granted so far.
@@ -79,12 +83,25 @@ class ReceiveWindow:
     @ivar ended: whether it will never be renewed: the stream's size is known, or nobody reads.
     """
 
-    __slots__ = ("_budget", "_grown_at", "_limits", "consumed", "ended", "limit", "size")
+    __slots__ = (
+        "_budget",
+        "_grown_at",
+        "_limits",
+        "_measured_at",
+        "_measured_from",
+        "_round_trip",
+        "consumed",
+        "ended",
+        "limit",
+        "size",
+    )
 
     def __init__(self, size: int, budget: MemoryBudget, limits: Limits) -> None:
         self._budget = budget
         self._limits = limits
-        self._grown_at = float("-inf")
+        self._grown_at = self._measured_at = float("-inf")
+        self._measured_from = 0
+        self._round_trip = _SHORTEST
         self.ended = False
         self.size = size
         self.limit = size
@@ -105,22 +122,25 @@ class ReceiveWindow:
         self._grant(self.consumed + self.size)
         return True
 
-    def grow(self, highest: int, ready: int, min_rtt: float, now: float) -> bool:
+    def grow(self, reorder: ReorderBuffer, min_rtt: float, now: float) -> bool:
         """
         Double the window if it is what holds the sender back.
 
-        @param highest: end of the highest byte received.
-        @param ready: bytes in order that the consumer has not taken; many of them mean that
-            it is the consumer who is slow.
+        That is so where the bytes of a round trip come near the window, or where those
+        behind a gap do.  Bytes that wait for the consumer mean that it is he who is slow.
+
+        @param reorder: what has come on the stream.
         @return: C{True} if the peer should hear of more credit.
         """
         size = self.size
+        round_trip = self._round_trip = max(min_rtt, self._round_trip)
+        fast = self._comes_fast(reorder.next_offset + reorder.held, now)
         if (
             self.ended
-            or self.limit - highest >= size // 2
+            or not (fast or self._gap_fills(reorder))
             or size >= self._limits.max_window
-            or ready > max(size // 4, self._limits.batch)
-            or now - self._grown_at < min_rtt
+            or reorder.next_offset - self.consumed > max(size // 4, self._limits.batch)
+            or now - self._grown_at < round_trip * 3 / 4
         ):
             return False
         more = min(size, self._limits.max_window - size)
@@ -130,6 +150,21 @@ class ReceiveWindow:
         self.size += more
         self._grant(self.consumed + self.size)
         return True
+
+    def _comes_fast(self, came: int, now: float) -> bool:
+        """Whether, measured over about a round trip, two fifths of the window come in one."""
+        elapsed = now - self._measured_at
+        if elapsed < self._round_trip * 3 / 4:
+            return False
+        size = (came - self._measured_from) * self._round_trip / elapsed
+        self._measured_at, self._measured_from = now, came
+        # The longest of the subflows that carry the stream; it is forgotten with them.
+        self._round_trip = max(self._round_trip / 2, _SHORTEST)
+        return size >= self.size * 2 / 5
+
+    def _gap_fills(self, reorder: ReorderBuffer) -> bool:
+        """Whether what waits behind a gap leaves the sender little."""
+        return self.limit - reorder.highest < self.size // 2 and reorder.held >= self.size // 4
 
     def _grant(self, limit: int) -> None:
         if limit > self.limit:

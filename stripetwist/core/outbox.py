@@ -61,13 +61,19 @@ class Outbox:
 
     # ---- putting in
 
-    def put(self, data: bytes, owed: bool = False) -> None:
+    def put(self, data: bytes, owed: bool = False) -> Control:
         """
         Queue a control frame.
 
         @param owed: whether the peer alone decides how many of these there are.
         """
-        self._queue_control(Control(data, owed=owed))
+        control = Control(data, owed=owed)
+        self._queue_control(control)
+        return control
+
+    def withdraw(self, control: Control) -> None:
+        """It need not be said any more; too late if it has left."""
+        control.done |= not control.carriers
 
     def _queue_control(self, control: Control) -> None:
         control.queued = True

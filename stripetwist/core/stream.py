@@ -1,11 +1,15 @@
 """One carried connection: a half that sends and a half that receives."""
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from stripetwist.core.chunks import SendBuffer
 from stripetwist.core.credit import ReceiveWindow, SendCredit
 from stripetwist.core.errors import Code, ProtocolError
 from stripetwist.core.reorder import ReorderBuffer
+
+if TYPE_CHECKING:
+    from stripetwist.core.outbox import Control
 
 _SMALL = 2048
 
@@ -23,6 +27,7 @@ class Stream:
     @ivar is_ours: whether we opened it.
     @ivar answered: whether it was accepted (by us or the peer).
     @ivar asked: whether the peer's OPEN has come (it may come after data).
+    @ivar opening: our OPEN, until it is answered.
     @ivar told: whether a C{StreamReadable} is under way.
     @ivar stopped: whether the peer wants no more of our bytes.
     """
@@ -34,6 +39,7 @@ class Stream:
         "asked",
         "credit",
         "is_ours",
+        "opening",
         "ready",
         "received_bytes",
         "reorder",
@@ -55,6 +61,7 @@ class Stream:
         self.reorder = ReorderBuffer()
         self.answered = False
         self.asked = is_ours
+        self.opening: Control | None = None
         self.told = False
         self.stopped = False
         self.ready = 0
@@ -88,15 +95,6 @@ class Stream:
                 ready.append(piece)
         self.ready = reorder.next_offset - self.window.consumed
         return reorder.next_offset + reorder.held - before
-
-    def grow(self, min_rtt: float, now: float) -> bool:
-        """Widen the window if it holds the sender back; whether the peer should hear of it."""
-        window, reorder = self.window, self.reorder
-        return (
-            window.limit - reorder.highest < window.size // 2
-            and reorder.final is None
-            and window.grow(reorder.highest, self.ready, min_rtt, now)
-        )
 
     @property
     def is_readable(self) -> bool:

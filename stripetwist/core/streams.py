@@ -75,7 +75,7 @@ class Streams:
         self.table[stream_id] = stream
         self._ours += 1
         self.counters["opened"] += 1
-        self._outbox.put(frames.pack_open(stream_id, window.limit, request))
+        stream.opening = self._outbox.put(frames.pack_open(stream_id, window.limit, request))
         return stream_id
 
     def accept(self, stream_id: int) -> None:
@@ -129,6 +129,8 @@ class Streams:
     def _reset(self, stream: Stream, code: Code) -> None:
         self.counters["reset"] += 1
         self._drop(stream)
+        if stream.opening is not None:
+            self._outbox.withdraw(stream.opening)
         size = stream.send.offset
         self._outbox.put(frames.pack(frames.RESET, 0, code, stream.stream_id, size))
 
@@ -250,7 +252,7 @@ class Streams:
         subflow.rx.first += fresh
         subflow.rx.copy += length - fresh
         if stream.answered:
-            if stream.grow(subflow.rtt.minimum or 0.0, now):
+            if stream.window.grow(stream.reorder, subflow.rtt.minimum or 0.0, now):
                 self._outbox.renew(stream)
             self._tell_readable(stream)
 
@@ -299,6 +301,7 @@ class Streams:
         if stream is None or stream.answered:
             return
         stream.answered = True
+        stream.opening = None
         stream.credit.raise_to(frame[4])
         self._tell(events.StreamAccepted(stream.stream_id))
         self._outbox.ready(stream)

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.credit import MemoryBudget, ReceiveWindow, SendCredit, default_memory
+from stripetwist.core.reorder import ReorderBuffer
 
 LIMITS = Limits(max_memory=32 * MIB)
 
@@ -88,32 +89,75 @@ class ReceiveWindowTests(SynchronousTestCase):
         self.assertEqual(self.window.limit, 80 * KIB)
         self.assertEqual(self.budget.promised, 64 * KIB)
 
-    def test_doubles_while_it_holds_the_sender_back(self) -> None:
-        """Less than half left, the consumer keeps up, a round trip has passed."""
-        self.assertFalse(self.window.grow(32 * KIB, 0, 0.1, 1.0), "half is left")
-        self.assertTrue(self.window.grow(33 * KIB, 0, 0.1, 1.0))
+    def grow(self, next_offset: int, held: int, now: float, rtt: float = 0.1) -> bool:
+        """More came: in order up to there, and so much behind a gap of 1 KiB."""
+        reorder = ReorderBuffer()
+        reorder.next_offset, reorder.held = next_offset, held
+        reorder.highest = next_offset + held + (KIB if held else 0)
+        return self.window.grow(reorder, rtt, now)
+
+    def test_doubles_while_bytes_wait_behind_a_gap(self) -> None:
+        """Less than half of the grant is left; a round trip has passed since the last time."""
+        self.assertFalse(self.grow(0, 31 * KIB, 1.0), "half is left")
+        self.assertTrue(self.grow(0, 33 * KIB, 1.0))
         self.assertEqual((self.window.size, self.window.limit), (128 * KIB, 128 * KIB))
-        self.assertFalse(self.window.grow(100 * KIB, 0, 0.1, 1.09), "too soon")
-        self.assertTrue(self.window.grow(100 * KIB, 0, 0.1, 1.1))
+        self.assertFalse(self.grow(0, 100 * KIB, 1.05), "too soon")
+        self.assertTrue(self.grow(0, 100 * KIB, 1.1))
         self.assertEqual(self.budget.promised, 256 * KIB)
+
+    def test_offsets_alone_do_not_count(self) -> None:
+        """A byte at the far end of the grant is one byte."""
+        reorder = ReorderBuffer()
+        reorder.insert(64 * KIB - 1, [b"x"], 1, 64 * KIB)
+        for now in range(100):
+            self.assertFalse(self.window.grow(reorder, 0.1, float(now)))
+
+    def flow(self, rate: float, rtt: float, seconds: float = 5.0) -> int:
+        """A sender of that rate, held back by the window alone; the window's size then."""
+        received, now = 0.0, 100.0
+        granted = [(now, self.window.limit)]
+        while now < 100.0 + seconds:
+            now += 0.001
+            while len(granted) > 1 and granted[1][0] <= now - rtt:
+                granted.pop(0)
+            before, received = received, min(received + rate * 0.001, granted[0][1])
+            if received > before:
+                self.grow(int(received), 0, now, rtt)
+                self.window.take(int(received) - int(before))
+            granted.append((now, self.window.limit))
+        return self.window.size
+
+    def test_doubles_while_a_round_trip_uses_it_up(self) -> None:
+        """Although a consumer that keeps up leaves the grant nearly whole at any moment."""
+        self.assertGreaterEqual(self.flow(1e6, 0.2, 1.0), 256 * KIB)
+        self.setUp()
+        self.assertIn(self.flow(1e6, 0.2), (512 * KIB, 1024 * KIB))
+
+    def test_does_not_double_for_slow_senders(self) -> None:
+        """Who never comes near the window in a round trip needs no more of it."""
+        self.assertEqual(self.flow(0.1e6, 0.2), 64 * KIB)
 
     def test_does_not_grow_for_a_slow_consumer(self) -> None:
         """Bytes in order that nobody takes are no reason for more of them."""
-        self.assertFalse(self.window.grow(64 * KIB, 65 * KIB, 0.1, 1.0))
-        self.assertTrue(self.window.grow(64 * KIB, 64 * KIB, 0.1, 1.0))
+        self.assertFalse(self.grow(1, 0, 1.0))
+        self.assertFalse(self.grow(65 * KIB, 0, 1.1))
+        self.setUp()
+        self.assertFalse(self.grow(1, 0, 1.0))
+        self.assertTrue(self.grow(64 * KIB, 0, 1.1))
 
     def test_grows_to_its_most(self) -> None:
         """16 MiB, or whatever the limits say."""
         limits = replace(LIMITS, max_window=200 * KIB)
         window = ReceiveWindow(128 * KIB, self.budget, limits)
-        self.assertTrue(window.grow(128 * KIB, 0, 0.1, 1.0))
+        self.window = window
+        self.assertTrue(self.grow(0, 127 * KIB, 1.0))
         self.assertEqual(window.size, 200 * KIB)
-        self.assertFalse(window.grow(200 * KIB, 0, 0.1, 9.0))
+        self.assertFalse(self.grow(0, 199 * KIB, 9.0))
 
     def test_does_not_grow_where_memory_is_short(self) -> None:
         """Nothing is over-promised."""
         self.budget.promised = 18 * MIB
-        self.assertFalse(self.window.grow(64 * KIB, 0, 0.1, 1.0))
+        self.assertFalse(self.grow(0, 63 * KIB, 1.0))
         self.assertEqual(self.window.limit, 64 * KIB)
 
     def test_a_first_window_only_widens(self) -> None:
@@ -132,7 +176,7 @@ class ReceiveWindowTests(SynchronousTestCase):
         self.assertEqual(self.budget.promised, 0)
         self.window.end_at(30 * KIB)
         self.window.widen(MIB)
-        self.assertFalse(self.window.grow(30 * KIB, 0, 0.0, 1.0))
+        self.assertFalse(self.grow(0, 30 * KIB, 1.0))
         self.window.close()
         self.assertEqual(self.budget.promised, 0)
 
@@ -143,7 +187,7 @@ class ReceiveWindowTests(SynchronousTestCase):
         self.window.close()
         self.assertFalse(self.window.take(1000))
         self.window.widen(MIB)
-        self.assertFalse(self.window.grow(64 * KIB, 0, 0.0, 1.0))
+        self.assertFalse(self.grow(0, 64 * KIB, 1.0))
         self.assertEqual(self.budget.promised, 0)
 
     @settings(max_examples=100, deadline=None)
@@ -173,7 +217,8 @@ class ReceiveWindowTests(SynchronousTestCase):
                 elif what == "take":
                     window.take(min(size, left))
                 elif what == "grow":
-                    window.grow(window.limit, 0, 0.0, float(now))
+                    self.window = window
+                    self.grow(window.consumed, left, float(now))
                 elif what == "end":
                     window.end_at(window.consumed + min(size, left))
                 elif what == "close":

@@ -108,14 +108,6 @@ class StreamTests(SynchronousTestCase):
         self.assertFalse(self.stream.is_readable)
         self.assertTrue(self.stream.reading_ended)
 
-    def test_grows_only_before_the_end_is_known(self) -> None:
-        """A stream whose size is known needs no more window."""
-        self.receive(0, bytes(5 * KIB))
-        self.assertTrue(self.stream.grow(0.1, 1.0))
-        self.receive(5 * KIB, bytes(8 * KIB), True)
-        self.assertFalse(self.stream.grow(0.1, 9.0))
-        self.assertEqual(self.budget.promised, 13 * KIB)
-
 
 class StreamNumbersTests(SynchronousTestCase):
     """Which of the peer's ids are new."""
