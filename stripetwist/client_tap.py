@@ -11,8 +11,8 @@ from stripetwist.core.link import Link
 from stripetwist.core.policy import Policy
 from stripetwist.net.certificates import check_pair, make_certificate
 from stripetwist.net.client import Client
-from stripetwist.net.driver import Ground
 from stripetwist.net.files import StartupError
+from stripetwist.net.ground import Ground
 from stripetwist.net.instance import Instance, ground_for
 from stripetwist.net.keystore import KeyStore
 from stripetwist.net.logs import limit_level

@@ -18,8 +18,8 @@ from stripetwist.net.certificates import (
     ServerCertificate,
     kept_certificate,
 )
-from stripetwist.net.driver import Ground
 from stripetwist.net.files import StartupError
+from stripetwist.net.ground import Ground
 from stripetwist.net.instance import Instance, ground_for
 from stripetwist.net.keystore import KeyStore
 from stripetwist.net.links import OWN_LINKS, link_of, link_path, write_link

@@ -18,7 +18,8 @@ from stripetwist.core.handshake import AcceptorHandshake, Established, Membershi
 from stripetwist.core.hello import Rejected, Role
 from stripetwist.core.session import Session
 from stripetwist.net import sockets, tls
-from stripetwist.net.driver import Ground, SessionDriver
+from stripetwist.net.driver import SessionDriver
+from stripetwist.net.ground import Ground
 from stripetwist.net.keystore import KeyStore
 from stripetwist.net.opener import Opener
 from stripetwist.net.subflow import SubflowProtocol

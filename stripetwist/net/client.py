@@ -11,7 +11,7 @@ from stripetwist.core.address import Address
 from stripetwist.core.link import Link
 from stripetwist.net import sockets
 from stripetwist.net.dialer import Dialer
-from stripetwist.net.driver import Ground
+from stripetwist.net.ground import Ground
 from stripetwist.net.listening import listen
 from stripetwist.net.opener import SessionOpener
 from stripetwist.net.resolver import Resolver, daemon_threads

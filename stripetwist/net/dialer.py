@@ -17,7 +17,8 @@ from stripetwist.core.link import Link
 from stripetwist.core.session import Session
 from stripetwist.core.target import parse_host
 from stripetwist.net import tls
-from stripetwist.net.driver import Ground, SessionDriver
+from stripetwist.net.driver import SessionDriver
+from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
 from stripetwist.net.place import Place, Redial
 
@@ -240,7 +241,7 @@ class Dialer(Service):
     def unknown_session(self) -> None:
         """The server does not know our session (any more): it has restarted."""
         if self.driver is not None and not self.driver.connections:
-            self.driver.session.finish(Code.SESSION_LOST, "the server was restarted")
+            self.driver.finish(Code.SESSION_LOST, "the server was restarted")
             self.driver.turn()
 
     def is_alive(self) -> bool:

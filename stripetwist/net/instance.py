@@ -17,7 +17,7 @@ from stripetwist.net.checksum import best_checksum
 from stripetwist.net.clock import MonotonicClock
 from stripetwist.net.control import Command, ControlFactory, ControlService
 from stripetwist.net.drain import Drain
-from stripetwist.net.driver import Ground, Store
+from stripetwist.net.ground import Ground, Store
 from stripetwist.net.state import StateDirectory, forbid_core_dumps
 
 SPARE_DESCRIPTORS = 64

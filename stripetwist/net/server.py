@@ -14,9 +14,9 @@ from stripetwist.core.address import Address
 from stripetwist.core.policy import Policy
 from stripetwist.net.acceptor import Acceptor
 from stripetwist.net.certificates import CertificateFiles
-from stripetwist.net.driver import Ground
 from stripetwist.net.exit import DirectExit
 from stripetwist.net.files import StartupError
+from stripetwist.net.ground import Ground
 from stripetwist.net.guard import Guard
 from stripetwist.net.keystore import KeyStore
 from stripetwist.net.listening import listen

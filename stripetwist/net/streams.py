@@ -1,0 +1,185 @@
+"""The streams of one session on the reactor: as transports, and as opens under way."""
+
+from collections.abc import Callable
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import ITransport
+
+from stripetwist.core import events
+from stripetwist.core.errors import Code, OpenRefused
+from stripetwist.core.session import Session
+from stripetwist.core.target import OpenRequest
+from stripetwist.net.ground import Ground
+from stripetwist.net.opener import Opener
+from stripetwist.net.relay import Parked
+from stripetwist.net.serving import Serving
+from stripetwist.net.transport import StreamTransport
+
+
+class SessionStreams:
+    """
+    The streams of one session on the reactor.
+
+    Gives each a transport, keeps who waits for the peer's answer, and hands what the peer
+    asks for to an opener.  After anything that makes the session send it has the driver
+    take its turn.
+
+    @ivar label: what sentences and logs call the peer.
+    """
+
+    def __init__(self, session: Session, turn: Callable[[], None], label: str) -> None:
+        self.label = label
+        self._session = session
+        self._turn = turn
+        self._transports: dict[int, StreamTransport] = {}
+        self._opening: dict[int, Deferred[ITransport]] = {}
+        self._serving: Serving | None = None
+        self._address = UNIXAddress(None)
+
+    def serve(self, ground: Ground, opener: Opener, key_id: str) -> None:
+        """Reach what the peer asks for, on behalf of that key; without this it is refused."""
+        self._serving = Serving(self, ground, opener, key_id)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there are none, and nothing that they carried is still on its way out."""
+        serving = self._serving
+        return not self._transports and not self._opening and (serving is None or serving.is_idle)
+
+    # ---- being opened
+
+    def open(self, request: OpenRequest) -> Deferred[ITransport]:
+        """Have the peer reach something; see L{Opener.open}."""
+        try:
+            stream_id = self._session.open(request)
+        except OpenRefused as refused:
+            return fail(refused)
+        opening: Deferred[ITransport] = Deferred(lambda _: self._cancel_open(stream_id))
+        self._opening[stream_id] = opening
+        self._turn()
+        return opening
+
+    def _cancel_open(self, stream_id: int) -> None:
+        self._opening.pop(stream_id, None)
+        self.reset(stream_id, Code.CANCELLED)
+
+    def accept(self, stream_id: int) -> ITransport:
+        """See L{Asker.accept<stripetwist.net.serving.Asker.accept>}."""
+        transport = self._parked(stream_id)
+        self._session.accept(stream_id)
+        self._turn()
+        return transport
+
+    def refuse(self, stream_id: int, code: Code, sentence: str) -> None:
+        """See L{Asker.refuse<stripetwist.net.serving.Asker.refuse>}."""
+        self._session.refuse(stream_id, code, sentence)
+        self._turn()
+
+    def _parked(self, stream_id: int) -> StreamTransport:
+        transport = StreamTransport(stream_id, self, self._address, self._address)
+        self._transports[stream_id] = transport
+        transport.protocol = parked = Parked()
+        parked.makeConnection(transport)
+        return transport
+
+    # ---- their transports call these
+
+    def write(self, stream_id: int, data: bytes) -> bool:
+        """See L{StreamOwner.write<stripetwist.net.transport.StreamOwner.write>}."""
+        room = self._session.write(stream_id, data)
+        self._turn()
+        return room
+
+    def end(self, stream_id: int) -> None:
+        """See L{StreamOwner.end<stripetwist.net.transport.StreamOwner.end>}."""
+        self._session.end(stream_id)
+        self._turn()
+
+    def reset(self, stream_id: int, code: Code) -> None:
+        """See L{StreamOwner.reset<stripetwist.net.transport.StreamOwner.reset>}."""
+        self._transports.pop(stream_id, None)
+        self._session.reset(stream_id, code)
+        self._turn()
+
+    def stop_reading(self, stream_id: int) -> None:
+        """See L{StreamOwner.stop_reading<stripetwist.net.transport.StreamOwner.stop_reading>}."""
+        self._session.stop_reading(stream_id)
+        self._turn()
+
+    def take(self, stream_id: int, most: int) -> tuple[bytes, bool]:
+        """See L{StreamOwner.take<stripetwist.net.transport.StreamOwner.take>}."""
+        return self._session.take(stream_id, most)
+
+    def consumed(self, stream_id: int, count: int) -> None:
+        """See L{StreamOwner.consumed<stripetwist.net.transport.StreamOwner.consumed>}."""
+        self._session.consumed(stream_id, count)
+        self._turn()
+
+    # ---- the driver calls these
+
+    def hold(self) -> None:
+        """The process's store is full."""
+        for transport in list(self._transports.values()):
+            transport.hold()
+
+    def release(self) -> None:
+        """It has room again."""
+        for transport in list(self._transports.values()):
+            transport.release()
+
+    def happened(self, event: events.Event) -> bool:
+        """Act on an event of the session; whether it was one of a stream."""
+        match event:
+            case events.StreamReadable(stream_id):
+                if (transport := self._transports.get(stream_id)) is not None:
+                    transport.readable()
+            case events.StreamWritable(stream_id):
+                if (transport := self._transports.get(stream_id)) is not None:
+                    transport.has_room()
+            case events.StreamFinished(stream_id):
+                self._lost(stream_id, None)
+            case events.StreamReset(stream_id, code):
+                self._lost(stream_id, code)
+            case _:
+                return self._is_answered(event)
+        return True
+
+    def _is_answered(self, event: events.Event) -> bool:
+        """Act on a question or an answer, if it is one."""
+        match event:
+            case events.StreamOpened(stream_id, request):
+                self._asked(stream_id, request)
+            case events.StreamAccepted(stream_id):
+                if (opening := self._opening.pop(stream_id, None)) is not None:
+                    opening.callback(self._parked(stream_id))
+            case events.StreamRefused(stream_id, code, sentence):
+                self._refused(stream_id, code, sentence)
+            case _:
+                return False
+        return True
+
+    def _asked(self, stream_id: int, request: OpenRequest) -> None:
+        if self._serving is None:
+            self.refuse(stream_id, Code.NOT_ALLOWED, "nothing is reached through a client")
+        else:
+            self._serving.opened(stream_id, request)
+
+    def _refused(self, stream_id: int, code: Code, sentence: str) -> None:
+        if (opening := self._opening.pop(stream_id, None)) is not None:
+            opening.errback(OpenRefused(code, sentence))
+
+    def _lost(self, stream_id: int, code: Code | None) -> None:
+        if self._serving is not None:
+            self._serving.lost(stream_id)
+        sentence = f"the connection to {self.label} was lost before it answered; try again"
+        self._refused(stream_id, Code.GENERAL, sentence)
+        if (transport := self._transports.pop(stream_id, None)) is not None:
+            transport.lost(code)
+
+    def stop(self) -> None:
+        """The session is over: whoever has not been told yet is."""
+        if self._serving is not None:
+            self._serving.stop()
+        for stream_id in [*self._opening, *self._transports]:
+            self._lost(stream_id, Code.SESSION_LOST)
