@@ -50,7 +50,7 @@ class ReadmeTests(SynchronousTestCase):
         lines = self.text[self.text.index(f" {first}") + 1 :].split("\n")
         before = self.text[: self.text.index(f" {first}") + 1]
         indent = len(before) - before.rindex("\n") - 1
-        found = []
+        found: list[str] = []
         for line in lines:
             if line.strip() and found and not line.startswith(" " * indent):
                 break
