@@ -56,6 +56,7 @@ def _make(settings: ClientSettings, reactor: Any) -> IService:
     if link is None:
         own, link = _own_server(reactor, ground, settings)
     client = Client(reactor, ground, link)
+    client.opener.targets = settings.log_targets
     instance = Instance(reactor, ground, state, "client", client.snapshot)
     users = _users(reactor, ground, settings)
     front = SocksFactory(

@@ -111,9 +111,8 @@ def _any_link(
 
 def _place(settings: ServerSettings, ports: list[Any]) -> tuple[str, int]:
     """Where links say the server is."""
-    first = ports[0].getHost()
-    port = getattr(first, "port", 0)
-    bound = getattr(first, "host", "")
+    first = next(host for port in ports if hasattr(host := port.getHost(), "port"))
+    port, bound = first.port, first.host
     if settings.advertise is not None:
         return settings.advertise.host, settings.advertise.port or port
     if bound not in ("", "::", "0.0.0.0"):

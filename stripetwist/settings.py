@@ -255,6 +255,13 @@ class ServerSettings(CommonSettings):
                 f"--plaintext on --listen {public[0]} could be reached from other machines; "
                 "listen at 127.0.0.1:PORT or unix:PATH, or use TLS"
             )
+        if self.plaintext and self.advertise:
+            return "--plaintext links lead to this machine only; leave out --advertise, or use TLS"
+        if all(place.raw.startswith("unix:") for place in self.listen):
+            return (
+                f"--listen {self.listen[0]} alone gives no link that a client could dial; "
+                "add --listen 127.0.0.1:PORT"
+            )
         try:
             self.policy()
         except ValueError as error:

@@ -81,7 +81,6 @@ class Limits:
     dns_timeout: float = 5.0
     connect_timeout: float = 10.0
     connect_total: float = 20.0
-    open_timeout: float = 25.0
     next_address: float = 0.3
 
     # fronts

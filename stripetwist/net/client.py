@@ -13,7 +13,7 @@ from stripetwist.net import sockets
 from stripetwist.net.dialer import Dialer
 from stripetwist.net.ground import Ground
 from stripetwist.net.listening import listen
-from stripetwist.net.opener import SessionOpener
+from stripetwist.net.opener import SessionOpener, Witness
 from stripetwist.net.resolver import Resolver, daemon_threads
 from stripetwist.net.socks import SocksFactory
 
@@ -26,7 +26,7 @@ class Client(MultiService):
     Keeps a session to a server and offers it to local programs.
 
     @ivar dialer: the subflows.
-    @ivar opener: opens streams to the server.
+    @ivar opener: opens streams to the server, and logs them as its C{targets} says.
     """
 
     log = Logger()
@@ -41,7 +41,7 @@ class Client(MultiService):
         self.dialer = Dialer(reactor, ground, self._resolver, link)
         self.dialer.on_change = self._changed
         self.dialer.setServiceParent(self)
-        self.opener = SessionOpener(self.dialer.when_up)
+        self.opener = Witness(SessionOpener(self.dialer.when_up))
         self._port: IListeningPort | None = None
         self._front: SocksFactory | None = None
         self._where = ""
@@ -57,7 +57,9 @@ class Client(MultiService):
         self._port = listen(self._reactor, address, front, "--socks")
         self._front = front
         host: Any = self._port.getHost()
-        self._where = f"{address.host}:{host.port}" if not address.raw else str(address)
+        if hasattr(host, "port"):
+            # Where every address is listened at, this machine's own is the one to try.
+            self._where = f"{address.host or '127.0.0.1'}:{host.port}"
 
     # ---- what the user reads
 

@@ -288,6 +288,12 @@ class TogetherTests(OptionsTestCase):
             sentence = self.refused(server, "--plaintext", *words)
             self.assertIn("could be reached from other machines", sentence)
         server("--plaintext", "--listen", "127.0.0.1:1", "--listen", "unix:/x")
+        sentence = self.refused(server, "--plaintext", "--listen", "[::1]:1", "--advertise", "a.b")
+        self.assertIn("--advertise", sentence)
+
+    def test_a_server_can_be_dialed(self) -> None:
+        """No link leads to a Unix socket, so there has to be a port besides."""
+        self.assertIn("no link", self.refused(server, "--listen", "unix:/x"))
 
     def test_certificate_and_key_come_together(self) -> None:
         """Each asks for the other, and plaintext for neither."""
