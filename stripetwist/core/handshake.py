@@ -1,57 +1,19 @@
 """How a connection proves that it belongs to a session, at the dialing and accepting side."""
 
 import hashlib
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from stripetwist.core import hello as wire
-from stripetwist.core.config import Limits
+from stripetwist.core.config import Limits, PeerLimits
 from stripetwist.core.errors import Code, printable
 from stripetwist.core.hello import Message, Reader, Rejected, Role
-from stripetwist.core.session import PeerLimits
+from stripetwist.core.proof import Keys, same
 
 EXPORTER_LABEL = b"EXPORTER-stripetwist-v1"
 
 Entropy = Callable[[int], bytes]
-
-
-# ---- keys -------------------------------------------------------------------------------
-
-
-def _hmac(key: bytes, *parts: bytes) -> bytes:
-    return hmac.digest(key, b"".join(parts), "sha256")
-
-
-def _expand(prk: bytes, info: bytes) -> bytes:
-    """HKDF-Expand to 32 bytes, one block (RFC 5869, section 2.3)."""
-    return _hmac(prk, info, b"\x01")
-
-
-class _Keys:
-    """
-    What both ends derive for one connection.
-
-    Extraction is HKDF-Extract (RFC 5869, section 2.2) over the secret and the TLS exporter
-    (RFC 5705) of this connection, so that a proof is good for no other.
-    """
-
-    def __init__(self, secret: bytes, binding: bytes, hello: Message, nonce: bytes) -> None:
-        self._prk = _hmac(hello.need(wire.NONCE, 32) + nonce, secret, binding)
-
-    def session_secret(self, session_id: bytes) -> bytes:
-        """What later connections prove to know; it never travels."""
-        return _expand(self._prk, b"stw1 session" + session_id)
-
-    def acceptor_mac(self, transcript: bytes) -> bytes:
-        return _hmac(_expand(self._prk, b"stw1 a"), transcript)
-
-    def dialer_mac(self, transcript: bytes, acceptor_mac: bytes, confirm: bytes) -> bytes:
-        return _hmac(_expand(self._prk, b"stw1 d"), transcript, acceptor_mac, confirm)
-
-
-# ---- the two sides ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +138,11 @@ class DialerHandshake:
         own.feed(self.hello)
         hello = own.take(wire.HELLO)
         assert hello is not None
-        keys = _Keys(self._secret, self._binding, hello, answer.need(wire.NONCE, 32))
+        nonces = hello.need(wire.NONCE, 32), answer.need(wire.NONCE, 32)
+        keys = Keys(self._secret, self._binding, *nonces)
         transcript = hashlib.sha256(self.hello + answer.unsealed).digest()
         mac_a = answer.need(wire.MAC, 32)
-        if not hmac.compare_digest(mac_a, keys.acceptor_mac(transcript)):
+        if not same(mac_a, keys.acceptor_mac(transcript)):
             raise Rejected(Code.AUTH, "it does not know our key")
         session_id = answer.need(wire.SESSION, 16)
         if self._join is not None and session_id != self._join.session_id:
@@ -199,19 +162,21 @@ class DialerHandshake:
         )
 
 
-def parse_late_reject(data: bytes) -> Rejected | None:
+def late_reject(data: bytes) -> tuple[Rejected | None, bool]:
     """
     A REJECT that comes where frames were expected, in answer to CONFIRM.
 
     No frame type looks like the magic's first byte, so the two cannot be confused.
+
+    @return: the rejection, if C{data} is one; else whether it may yet become one.
     """
     reader = Reader()
     reader.feed(data)
     try:
         answer = reader.take(wire.REJECT)
     except Rejected:
-        return None
-    return _as_rejection(answer) if answer is not None else None
+        return None, False
+    return (None, True) if answer is None else (_as_rejection(answer), False)
 
 
 def _as_rejection(answer: Message) -> Rejected:
@@ -263,10 +228,9 @@ class AcceptorHandshake:
         self._flags = wire.CHECKSUMS | wire.NO_TLS if plain else 0
         self._reader = Reader()
         self._hello: Message | None = None
-        self._expected = b""
         self._mac_a = b""
         self._transcript = b""
-        self._keys: _Keys | None = None
+        self._keys: Keys | None = None
         self._membership: Membership | None = None
         self.key_id = ""
 
@@ -293,27 +257,17 @@ class AcceptorHandshake:
         confirm = self._reader.take(wire.CONFIRM)
         return b"", (None if confirm is None else self._verify(self._hello, confirm))
 
+    def refusal(self, code: Code, text: str) -> bytes:
+        """What to send to a dialer that proved itself but cannot be let in."""
+        return wire.pack_reject(code, text, self._flags)
+
     def _answer(self, hello: Message) -> bytes:
         if hello.flags != self._flags:
             raise Rejected(Code.PROTOCOL, "it takes this port for one with (or without) TLS")
-        mode = hello.need(wire.MODE, 1)[0]
         raw_id = hello.fields.get(wire.KEY_ID, b"")
         self.key_id = printable(raw_id.decode("latin-1"), 40)
-        hello.need(wire.NONCE, 32)
         hello.need(wire.SUBFLOW, 4)
-        if mode == wire.JOIN:
-            session_id = hello.need(wire.SESSION, 16)
-            self._membership = self._door.session(session_id, self.key_id)
-            if self._membership is None:
-                raise _rejection(
-                    Code.UNKNOWN_SESSION, "that session is not known here", self._flags
-                )
-            secret = self._membership.secret
-        elif mode == wire.NEW:
-            session_id = self._entropy(16)
-            secret = self._door.key(self.key_id)
-        else:
-            raise Rejected(Code.PROTOCOL, f"a hello of mode {mode}")
+        session_id, secret = self._session_of(hello)
         nonce = self._entropy(32)
         fields = [
             (wire.NONCE, nonce),
@@ -322,7 +276,7 @@ class AcceptorHandshake:
             (wire.LIMITS, wire.pack_limits(self._limits)),
         ]
         unsealed = wire.pack(wire.HELLO_ACK, fields, self._flags, spare=wire.MAC_SIZE)
-        self._keys = _Keys(secret, self._binding, hello, nonce)
+        self._keys = Keys(secret, self._binding, hello.need(wire.NONCE, 32), nonce)
         self._transcript = hashlib.sha256(hello.raw + unsealed).digest()
         self._mac_a = self._keys.acceptor_mac(self._transcript)
         self._hello = hello
@@ -330,15 +284,28 @@ class AcceptorHandshake:
             self._membership = Membership(session_id, self._keys.session_secret(session_id))
         return wire.with_mac(unsealed, self._mac_a)
 
+    def _session_of(self, hello: Message) -> tuple[bytes, bytes]:
+        """The id of the session that is to be opened or joined, and what proves the right to."""
+        mode = hello.need(wire.MODE, 1)[0]
+        if mode == wire.NEW:
+            return self._entropy(16), self._door.key(self.key_id)
+        if mode != wire.JOIN:
+            raise Rejected(Code.PROTOCOL, f"a hello of mode {mode}")
+        self._membership = self._door.session(hello.need(wire.SESSION, 16), self.key_id)
+        if self._membership is None:
+            raise self._rejection(Code.UNKNOWN_SESSION, "that session is not known here")
+        return self._membership.session_id, self._membership.secret
+
     def _verify(self, hello: Message, confirm: Message) -> Established:
         assert self._keys is not None and self._membership is not None
         expected = self._keys.dialer_mac(self._transcript, self._mac_a, confirm.unsealed)
-        proved = hmac.compare_digest(confirm.fields.get(wire.MAC, b""), expected)
+        proved = same(confirm.fields.get(wire.MAC, b""), expected)
         role = hello.fields.get(wire.ROLE, b"")
         if not proved or len(role) != 1 or role[0] not in (Role.CLIENT, Role.AGENT):
-            raise _rejection(Code.AUTH, "not accepted", self._flags)
+            raise self._rejection(Code.AUTH, "not accepted")
         if not self._door.role_is_allowed(self.key_id, Role(role[0])):
-            raise _rejection(Code.AUTH, "not accepted", self._flags)
+            raise self._rejection(Code.AUTH, "not accepted")
+        replaces = hello.need(wire.REPLACES, 4) if wire.REPLACES in hello.fields else b""
         return Established(
             hello.need(wire.MODE, 1)[0] == wire.NEW,
             self._membership.session_id,
@@ -346,10 +313,9 @@ class AcceptorHandshake:
             self.key_id,
             Role(role[0]),
             int.from_bytes(hello.need(wire.SUBFLOW, 4), "big"),
-            int.from_bytes(hello.fields.get(wire.REPLACES, b""), "big"),
+            int.from_bytes(replaces, "big"),
             wire.parse_limits(hello.fields.get(wire.LIMITS, b"")),
         )
 
-
-def _rejection(code: Code, text: str, flags: int) -> Rejected:
-    return Rejected(code, text, wire.pack_reject(code, text, flags))
+    def _rejection(self, code: Code, text: str) -> Rejected:
+        return Rejected(code, text, self.refusal(code, text))

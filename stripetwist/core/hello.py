@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from stripetwist.core.config import Limits
+from stripetwist.core.config import Limits, PeerLimits
 from stripetwist.core.errors import Code, ProtocolError
-from stripetwist.core.session import PeerLimits
 
 MAGIC = b"STWP"
 VERSION = 1
@@ -58,6 +57,7 @@ def pack(kind: int, fields: list[tuple[int, bytes]], flags: int, spare: int = 0)
 
 
 def with_mac(unsealed: bytes, mac: bytes) -> bytes:
+    """A message that was packed with C{MAC_SIZE} to spare, and its proof."""
     return unsealed + _TLV.pack(MAC, len(mac)) + mac
 
 
@@ -71,12 +71,25 @@ def pack_reject(code: Code, text: str, flags: int = 0) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """
+    A message as it came.
+
+    @ivar kind: C{HELLO}, C{HELLO_ACK}, C{CONFIRM} or C{REJECT}.
+    @ivar fields: its values by type.
+    @ivar raw: all its bytes.
+    """
+
     kind: int
     flags: int
     fields: Mapping[int, bytes]
     raw: bytes
 
     def need(self, field: int, size: int) -> bytes:
+        """
+        A field that has to be there.
+
+        @raise Rejected: it is not, or has another size.
+        """
         value = self.fields.get(field)
         if value is None or len(value) != size:
             raise Rejected(Code.PROTOCOL, f"a hello lacks its field {field:#06x}")
@@ -104,6 +117,7 @@ class Reader:
         return self._data
 
     def feed(self, data: bytes) -> None:
+        """Keep what came."""
         self._data += data
 
     def take(self, *kinds: int) -> Message | None:
@@ -137,6 +151,12 @@ def _version_error(lowest: int, highest: int) -> Rejected:
 
 
 def fields(body: bytes) -> dict[int, bytes]:
+    """
+    The fields of a body, by type; unknown ones that are not critical stay in.
+
+    @raise Rejected: they are cut off, stand twice, must be understood and are not, or the
+        proof is not the last.
+    """
     fields: dict[int, bytes] = {}
     at = 0
     while at < len(body):
@@ -156,6 +176,7 @@ def fields(body: bytes) -> dict[int, bytes]:
 
 
 def pack_limits(limits: Limits) -> bytes:
+    """What the other side has to keep to, as a field's value."""
     values = (
         (_INIT_WINDOW, limits.min_window),
         (_MAX_STREAMS, limits.max_streams),
@@ -165,6 +186,11 @@ def pack_limits(limits: Limits) -> bytes:
 
 
 def parse_limits(data: bytes) -> PeerLimits:
+    """
+    What the other side allows us; numbers that are unknown here are ignored.
+
+    @raise Rejected: the value is cut off.
+    """
     if len(data) % _LIMIT.size:
         raise Rejected(Code.PROTOCOL, "a hello with a limit cut off")
     values = dict(_LIMIT.iter_unpack(data))

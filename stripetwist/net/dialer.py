@@ -7,11 +7,11 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol as Shape
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTCP
 from twisted.logger import Logger
 
-from stripetwist.core.errors import Code, OpenRefused
+from stripetwist.core.errors import Code, OpenRefused, ProtocolError
 from stripetwist.core.handshake import Established, Intent, Membership
 from stripetwist.core.link import Link
 from stripetwist.core.session import Session
@@ -20,7 +20,8 @@ from stripetwist.net import tls
 from stripetwist.net.driver import SessionDriver
 from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
-from stripetwist.net.place import Place, Redial
+from stripetwist.net.place import Place
+from stripetwist.net.redial import Redial
 
 Address = IPv4Address | IPv6Address
 
@@ -41,8 +42,10 @@ class Dialer(Service):
     the old one is carried into it.  Stopping ends every dial and every connection.
 
     @ivar link: the server, and the key to it.
+    @ivar creator: makes the TLS connections of the session; C{None} for those without TLS.
     @ivar driver: the session, once there is one.
     @ivar last_error: why the last dial came to nothing, a sentence.
+    @ivar on_change: told when a subflow came or went, or the session ended.
     """
 
     log = Logger()
@@ -50,6 +53,9 @@ class Dialer(Service):
     def __init__(
         self, reactor: IReactorTCP, ground: Ground, resolver: Resolves, link: Link
     ) -> None:
+        """
+        @raise StartupError: TLS cannot be had here.
+        """
         self.reactor = reactor
         self.ground = ground
         self.clock = ground.clock
@@ -67,36 +73,41 @@ class Dialer(Service):
         self._waiters: list[Deferred[Opener]] = []
         self._address: Address | None = None
         self._next_id = 1
-        self._outage_since = self.clock.seconds()
+        self._outage_since: float | None = None
+        self._told = ""
         self._stopped: Deferred[None] | None = None
-        self._leaving: list[Place] = []
-        self.label = ""
         self.creator: tls.ClientCreator | None = None
         redial = Redial(self.limits, random.random)
         self.places = [Place(self, redial) for _ in range(self.limits.subflows)]
+        self._fresh_session()
 
     # ---- the service
 
     def startService(self) -> None:
         """Dial: two places at once, the others a little later."""
         super().startService()
-        self._outage_since = self.clock.seconds()
-        self._fresh_session()
         for number, place in enumerate(self.places):
             place.dial_after(max(0, number - 1) * self.limits.dial_spacing)
 
     def stopService(self) -> Deferred[None]:
         """End everything; fires when the last connection is gone."""
         super().stopService()
-        self._stopped = Deferred()
+        stopped: Deferred[None] = Deferred()
+        self._stopped = stopped
         if self.driver is not None:
             self.driver.close(Code.GOING_AWAY, "the client was stopped")
-        for waiter in list(self._waiters):
-            self._fail(waiter, "the client is shutting down")
-        self._leaving = [place for place in self.places if place.stop()]
-        if not self._leaving:
-            return succeed(None)
-        return self._stopped
+        while self._waiters:
+            self._fail(self._waiters[0], "the client is shutting down")
+        for place in self.places:
+            place.stop()
+        self.left()
+        return stopped
+
+    def left(self) -> None:
+        """A place may have nothing left to end."""
+        stopped = self._stopped
+        if stopped is not None and not stopped.called and all(p.is_over for p in self.places):
+            stopped.callback(None)
 
     # ---- who wants a session
 
@@ -104,6 +115,8 @@ class Dialer(Service):
         """The session's opener, now or within C{limits.session_wait}; see L{OpenRefused}."""
         if self.driver is not None:
             return succeed(self.driver)
+        if self._stopped is not None:
+            return fail(self._no_session("the client is shutting down"))
         waiter: Deferred[Opener] = Deferred(self._forget)
         self._waiters.append(waiter)
         timer = self.clock.callLater(self.limits.session_wait, self._fail, waiter, "")
@@ -122,15 +135,18 @@ class Dialer(Service):
 
     def _fail(self, waiter: Deferred[Opener], why: str) -> None:
         self._forget(waiter)
-        why = why or self.last_error or "no answer yet"
+        waiter.errback(self._no_session(why or self.last_error or "no answer yet"))
+
+    def _no_session(self, why: str) -> OpenRefused:
         sentence = f"no connection to the server {self.link.address}: {why}"
-        if not waiter.called:
-            waiter.errback(OpenRefused(Code.NET_UNREACHABLE, sentence))
+        return OpenRefused(Code.NET_UNREACHABLE, sentence)
 
     # ---- places call these
 
     def may_dial(self, place: Place) -> bool:
         """Whether a handshake more may be under way; else it is called when one ends."""
+        if self._stopped is not None:
+            return False
         if len(self._dialing) >= self.limits.max_handshakes:
             self._queue.append(place)
             return False
@@ -138,13 +154,13 @@ class Dialer(Service):
         return True
 
     def done_dialing(self, place: Place) -> None:
-        """A place's handshake is over, one way or the other."""
+        """A place's handshake is over, one way or the other: the next may begin."""
         self._dialing.discard(place)
         if place in self._ready:
             self._ready.remove(place)
         if self._opening is place:
             self._opening = None
-            self._greet_next()
+        self._greet_next()
         while self._queue and len(self._dialing) < self.limits.max_handshakes:
             self._queue.popleft().dial()
 
@@ -167,8 +183,9 @@ class Dialer(Service):
         self._greet_next()
 
     def _greet_next(self) -> None:
-        while self._ready:
+        while self._ready and self._stopped is None:
             if self._membership is None:
+                # The others wait until one has opened the session that they join.
                 if self._opening is not None:
                     return
                 self._opening = self._ready[0]
@@ -189,33 +206,35 @@ class Dialer(Service):
 
         @return: the session that it belongs to; C{None} if that has ended meanwhile.
         """
-        self._opening = None if self._opening is place else self._opening
         if who.is_new:
-            self._open_session(who)
-            self._address = place.address
-        driver = self.driver
-        if driver is None or (
-            self._membership is not None and who.session_id != self._membership.session_id
-        ):
+            self._open_session(who, place.address)
+        driver, member = self.driver, self._membership
+        if driver is None or member is None or who.session_id != member.session_id:
             return None
         assert place.subflow is not None
         checksum = self.ground.checksum if self.link.plain else None
-        driver.attach(who.subflow_id, place.subflow, rtt, checksum)
-        self._outage_since = 0.0
+        try:
+            driver.attach(who.subflow_id, place.subflow, rtt, checksum)
+        except ProtocolError:
+            return None
+        self._outage_since = None
         self.last_error = ""
         self.done_dialing(place)
-        self._greet_next()
+        self._tell_waiters(driver)
         self.on_change()
         return driver
 
-    def _open_session(self, who: Established) -> None:
+    def _open_session(self, who: Established, address: Address | None) -> None:
         budget = self.ground.store.budget
         session = Session(True, self.limits, budget, who.peer, self.clock.seconds())
         self._membership = Membership(who.session_id, who.session_secret)
+        self._address = address
         self.driver = SessionDriver(session, self.ground, self._session_ended, self.link.address)
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.callback(self.driver)
+
+    def _tell_waiters(self, driver: SessionDriver) -> None:
+        # One that is told may cancel another.
+        while self._waiters:
+            self._waiters.pop(0).callback(driver)
 
     def _session_ended(self, driver: SessionDriver, code: Code, reason: str) -> None:
         if self.driver is driver:
@@ -235,45 +254,47 @@ class Dialer(Service):
         self._next_id = 1
         for place in self.places:
             place.replaces = 0
-        self.label = tls.session_label(self.ground.entropy)
-        self.creator = None if self.link.plain else tls.ClientCreator(self.link, self.label)
+        if not self.link.plain:
+            label = tls.session_label(self.ground.entropy)
+            self.creator = tls.ClientCreator(self.link, label)
 
-    def unknown_session(self) -> None:
-        """The server does not know our session (any more): it has restarted."""
-        if self.driver is not None and not self.driver.connections:
-            self.driver.finish(Code.SESSION_LOST, "the server was restarted")
-            self.driver.turn()
+    def unknown_session(self, joined: Membership | None) -> None:
+        """
+        The server does not know the session that a connection was to join.
+
+        It has restarted, unless others live: then that connection was ahead of the first.
+        """
+        driver = self.driver
+        if driver is not None and joined is self._membership and not driver.connections:
+            driver.finish(Code.SESSION_LOST, "the server does not know it any more")
 
     def is_alive(self) -> bool:
         """Whether any subflow is up."""
         return self.driver is not None and bool(self.driver.connections)
 
-    def outage(self) -> float:
-        """For how long none has been up, in seconds."""
+    def outage(self) -> float | None:
+        """For how long none has been up, in seconds; C{None} while one is."""
         if self.is_alive():
-            return 0.0
-        if not self._outage_since:
-            self._outage_since = self.clock.seconds()
-        return self.clock.seconds() - self._outage_since
+            return None
+        now = self.clock.seconds()
+        if self._outage_since is None:
+            self._outage_since = now
+        return now - self._outage_since
 
     def failed(self, sentence: str) -> None:
         """A dial came to nothing; each reason is told once in a row."""
-        if sentence and sentence != self.last_error:
+        if sentence:
             self.last_error = sentence
-            if self._stopped is None:
-                self.log.warn("{sentence}", sentence=sentence)
+        if sentence not in ("", self._told) and self._stopped is None:
+            self._told = sentence
+            self.log.warn("{sentence}", sentence=sentence)
 
-    def place_changed(self) -> None:
-        """A subflow came or went."""
+    def place_lost(self, worked: bool) -> None:
+        """A subflow is gone; C{worked} if it was up for a while."""
+        if worked:
+            self._told = ""
         self.outage()
         self.on_change()
-
-    def left(self, place: Place) -> None:
-        """A place has nothing left after C{stop}."""
-        if place in self._leaving:
-            self._leaving.remove(place)
-        if self._stopped is not None and not self._leaving and not self._stopped.called:
-            self._stopped.callback(None)
 
     # ---- for people
 

@@ -1,63 +1,35 @@
 """One of the K places of a dialer: a connection, or the wait for the next."""
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, cast
 
+from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionRefusedError, TimeoutError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionRefusedError,
+    TCPTimedOutError,
+    TimeoutError,
+)
 from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall
 from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from stripetwist.core.config import Limits
-from stripetwist.core.errors import Code, OpenRefused, ProtocolError
-from stripetwist.core.handshake import DialerHandshake, Established, Intent, parse_late_reject
+from stripetwist.core.errors import Code, OpenRefused, printable
+from stripetwist.core.handshake import DialerHandshake, Established, Intent, late_reject
 from stripetwist.core.hello import Rejected
 from stripetwist.net import sockets, tls
+from stripetwist.net.driver import SessionDriver
+from stripetwist.net.redial import Redial
 from stripetwist.net.subflow import SubflowProtocol
 
 if TYPE_CHECKING:
     from stripetwist.net.dialer import Dialer
 
 _NO_BINDING = bytes(32)
-_FIRST_CONNECTS = (1.0, 2.0)
-_JITTER = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Redial:
-    """
-    When a place is dialed again, and how long a connect may take.
-
-    @ivar chance: a number from 0 to 1, new each time: dialers must not march in step.
-    """
-
-    limits: Limits
-    chance: Callable[[], float]
-
-    def after_loss(self) -> float:
-        """The pause after a connection that had worked for a while."""
-        return self.chance() * _JITTER
-
-    def after_failure(self, failures: int, others_live: bool, outage: float) -> float:
-        """The pause after a dial that came to nothing; C{failures} counts them in a row."""
-        limits = self.limits
-        if others_live and failures * limits.redial_alive < limits.outage_early:
-            return limits.redial_alive
-        if outage < limits.outage_early:
-            most = min(limits.redial_most, limits.redial_first * 2.0 ** min(failures, 30))
-            return self.chance() * most
-        return limits.redial_late
-
-    def connect_timeout(self, failures: int, others_live: bool) -> float:
-        """How long to wait for a connect: the kernel repeats a SYN after 1, 3 and 7 s only."""
-        if others_live:
-            return self.limits.dial_timeout_alive
-        if failures < len(_FIRST_CONNECTS):
-            return _FIRST_CONNECTS[failures]
-        return self.limits.dial_timeout
 
 
 class _Dial(ClientFactory[SubflowProtocol]):
@@ -81,13 +53,16 @@ class Place:
     """
     One of the K places of a dialer: a connection, or the wait for the next.
 
-    Lives as long as the dialer.  Has one connection, one timer or one look-up at a time.
+    Lives as long as the dialer.  Has one look-up, one connect or one connection at a time,
+    and one timer at most; after C{stop} it tells C{Dialer.left} once it has none of these.
 
     @ivar subflow: the connection, from its TCP on.
     @ivar address: where it leads.
     @ivar replaces: the subflow that was here last, if the session still lives.
     @ivar deaths: how many connections that worked were lost here.
     """
+
+    log = Logger()
 
     def __init__(self, dialer: "Dialer", redial: Redial) -> None:
         self._dialer = dialer
@@ -96,19 +71,22 @@ class Place:
         self.address: IPv4Address | IPv6Address | None = None
         self.replaces = 0
         self.deaths = 0
-        self._handshake: DialerHandshake | None = None
-        self._intent: Intent | None = None
         self._timer: IDelayedCall | None = None
         self._finding: Deferred[IPv4Address | IPv6Address] | None = None
         self._connector: IConnector | None = None
-        self._failures = 0
-        self._up_since: float | None = None
+        self._secured = False
+        self._handshake: DialerHandshake | None = None
+        self._intent: Intent | None = None
         self._asked_at = 0.0
-        self._sentence = ""
+        self._driver: SessionDriver | None = None
+        self._up_since: float | None = None
+        self._failures = 0
+        self._down_since: float | None = None
+        self._sentence: str | None = None
         self._refused = False
         self._stopped = False
 
-    # ---- dialing
+    # ---- the wait
 
     def dial_after(self, delay: float) -> None:
         """Dial in a while."""
@@ -128,30 +106,20 @@ class Place:
             self._timer.cancel()
             self._timer = None
 
+    # ---- the connect
+
     def dial(self) -> None:
         """Dial now, if the dialer has a turn for us; else when it has."""
         if self._stopped or not self._dialer.may_dial(self):
             return
-        self._sentence = ""
-        self._refused = False
-        self._finding = self._dialer.find_address()
-        self._finding.addCallbacks(self._connect, self._not_found)
-
-    def _not_found(self, failure: Failure) -> None:
-        self._finding = None
-        if failure.check(CancelledError) and self._stopped:
-            self._over()
-            return
-        value = failure.value
-        sentence = value.sentence if isinstance(value, OpenRefused) else str(value)
-        self._failed(f"the server {self._dialer.link.address} was not found: {sentence}")
+        self._sentence = None
+        self._refused = self._secured = False
+        self._finding = finding = self._dialer.find_address()
+        finding.addCallback(self._connect).addErrback(self._not_dialed)
 
     def _connect(self, address: IPv4Address | IPv6Address) -> None:
         self._finding = None
         dialer = self._dialer
-        if self._stopped:
-            self._over()
-            return
         self.address = address
         factory: Any = _Dial(self)
         if dialer.creator is not None:
@@ -165,19 +133,28 @@ class Place:
         if sock is not None:
             sockets.prepare(sock)
 
+    def _not_dialed(self, failure: Failure) -> None:
+        self._finding = None
+        why = "for a reason that the log of this program tells"
+        if isinstance(failure.value, OpenRefused):
+            why = failure.value.sentence
+        elif not failure.check(CancelledError):
+            self.log.failure("a dial failed", failure)
+        self._failed(f"the server {self._dialer.link.address} was not found: {why}")
+
     def not_connected(self, reason: Failure) -> None:
         """The connect failed."""
         self._connector = None
-        where = self._dialer.link.address
-        if reason.check(ConnectionRefusedError):
+        where, error = self._dialer.link.address, reason.value
+        if isinstance(error, ConnectionRefusedError):
             sentence = f"{where} refuses connections: start the server there, or check the port"
-        elif reason.check(TimeoutError):
+        elif isinstance(error, TimeoutError | TCPTimedOutError):
             sentence = f"{where} does not answer: check the address, and its firewall"
+        elif isinstance(error, ConnectError) and error.osError is not None:
+            sentence = f"{where} cannot be reached: {os.strerror(error.osError).lower()}"
         else:
-            sentence = f"{where} cannot be reached: {reason.getErrorMessage()}"
+            sentence = f"{where} cannot be reached: {printable(reason.getErrorMessage())}"
         self._failed(sentence)
-
-    # ---- the hello
 
     def connected(self) -> SubflowProtocol:
         """TCP is up: make its protocol."""
@@ -188,17 +165,22 @@ class Place:
         return self.subflow
 
     def _too_late(self) -> None:
-        self._give_up(f"{self._dialer.link.address} accepts connections but does not answer")
+        where = self._dialer.link.address
+        self._give_up(f"{where} takes connections but does not answer: is it stripe-server?")
 
     def _give_up(self, sentence: str, refused: bool = False) -> None:
+        """End the connection; C{lost} goes on from there."""
         self._sentence = sentence
-        self._refused |= refused
+        self._refused = refused
         if self.subflow is not None:
             self.subflow.abort()
+
+    # ---- the hello
 
     def secured(self, subflow: SubflowProtocol) -> None:
         """TLS is up: make sure who the server is, before a byte of ours leaves."""
         self._cancel_timer()
+        self._secured = True
         if subflow.is_tls:
             try:
                 tls.verify_peer(subflow.transport.getHandle(), self._dialer.link)
@@ -210,8 +192,7 @@ class Place:
     def greet(self, intent: Intent) -> None:
         """Say who we are and what this connection is for."""
         subflow, dialer = self.subflow, self._dialer
-        if subflow is None:
-            return
+        assert subflow is not None
         plain = not subflow.is_tls
         binding = _NO_BINDING if plain else tls.exporter(subflow.transport.getHandle())
         self._intent = intent
@@ -224,13 +205,14 @@ class Place:
 
     def greeted(self, data: bytes) -> None:
         """The answer comes."""
-        if self._handshake is None or self.subflow is None:
-            self._give_up(f"{self._dialer.link.address} talks out of turn", refused=True)
+        if self._handshake is None or self._intent is None or self.subflow is None:
+            where = self._dialer.link.address
+            self._give_up(f"{where} let us not in: it talks before it is asked", refused=True)
             return
         try:
             result = self._handshake.feed(data)
         except Rejected as error:
-            self._rejected(error)
+            self._rejected(error, self._intent)
             return
         if result is not None:
             self._prove(self.subflow, *result)
@@ -240,111 +222,108 @@ class Place:
         self._cancel_timer()
         self._handshake = None
         subflow.send(confirm)
-        rtt = dialer.clock.seconds() - self._asked_at
-        try:
-            driver = dialer.established(self, who, rtt)
-        except ProtocolError:
-            driver = None
-        if driver is None or self._intent is None:
+        self._driver = dialer.established(self, who, dialer.clock.seconds() - self._asked_at)
+        if self._driver is None:
             self._give_up("")
             return
         self._up_since = dialer.clock.seconds()
-        self.replaces = self._intent.subflow_id
-        subflow.start(driver, self._intent.subflow_id, expects_answer=True)
+        self.replaces = who.subflow_id
+        subflow.start(self._driver, who.subflow_id, expects_answer=True)
 
-    def _rejected(self, error: Rejected) -> None:
-        where = self._dialer.link.address
+    def is_last_word(self, data: bytes) -> bool | None:
+        """Whether the server answers our proof with a rejection."""
+        rejected, may_be = late_reject(data)
+        if rejected is None or self._intent is None:
+            return None if may_be else False
+        self._up_since = None
+        if self._intent.join is None and self._driver is not None:
+            # The session that we believed to have opened does not exist there.
+            self._driver.finish(rejected.code, f"it was not let in: {rejected.reason}")
+        self._rejected(rejected, self._intent)
+        return True
+
+    def _rejected(self, error: Rejected, intent: Intent) -> None:
+        where, why = self._dialer.link.address, error.reason
         if error.code is Code.UNKNOWN_SESSION:
             self._give_up("")
-            self._dialer.unknown_session()
-        elif error.code is Code.AUTH:
-            self._give_up(
-                f"{where} does not accept the key of this link: it was revoked or has expired, "
-                "or the link is another server's; get a new link",
-                refused=True,
-            )
-        elif error.code is Code.VERSION:
-            self._give_up(f"{where} cannot be talked to: {error.reason}", refused=True)
-        else:
-            self._give_up(f"{where} let us not in: {error.reason}")
-
-    def is_last_word(self, data: bytes) -> bool:
-        """Whether the server answers our proof with a rejection."""
-        rejected = parse_late_reject(data)
-        if rejected is None:
-            return False
-        self._up_since = None
-        self._rejected(rejected)
-        return True
+            self._dialer.unknown_session(intent.join)
+            return
+        sentences = {
+            Code.AUTH: f"{where} does not accept the key of this link: it was revoked or has "
+            "expired, or the link is another server's; get a new link",
+            Code.BUSY: f"{where} wants fewer connections: {why}",
+            Code.VERSION: f"{where} cannot be talked to: {why}",
+        }
+        sentence = sentences.get(error.code, f"{where} let us not in: {why}")
+        # Whoever goes away comes back soon; of anything else we would only hear it again.
+        self._give_up(sentence, refused=error.code is not Code.GOING_AWAY)
 
     # ---- afterwards
 
     def lost(self, subflow: SubflowProtocol, reason: Failure) -> None:
         """The connection is gone: dial again, when it is time."""
-        if subflow is not self.subflow:
-            return
-        was_up, now = self._up_since, self._dialer.clock.seconds()
-        in_tls = self._handshake is None and was_up is None
-        self.subflow = None
-        self._handshake = None
-        self._up_since = None
+        up_since, now = self._up_since, self._dialer.clock.seconds()
+        self.subflow = self._handshake = self._driver = self._up_since = None
         self._cancel_timer()
-        if was_up is None:
-            sentence = self._sentence
-            if not sentence and in_tls and self._dialer.creator is not None and not self._stopped:
-                sentence = tls.tls_sentence(
-                    cast(BaseException, reason.value), self._dialer.link.address
-                )
-            self._failed(sentence)
+        if up_since is None:
+            # What TLS cannot agree on today it will not in a second either.
+            self._refused |= isinstance(reason.value, SSL.Error)
+            self._failed(self._why(reason))
             return
         self.deaths += 1
-        self._dialer.place_changed()
+        worked = now - up_since >= self._dialer.limits.active_after
+        self._dialer.place_lost(worked)
         if self._stopped:
-            self._over()
-        elif now - was_up >= self._dialer.limits.active_after:
-            self._failures = 0
+            self._dialer.left()
+        elif worked:
+            self._failures, self._down_since = 0, None
             self.dial_after(self._redial.after_loss())
         else:
             self._pause()
+
+    def _why(self, reason: Failure) -> str:
+        """Why a connection was lost before it carried anything; nothing if that is known."""
+        if self._sentence is not None:
+            return self._sentence
+        where = self._dialer.link.address
+        if self._secured:
+            return f"{where} closed the connection instead of letting us in; see its log"
+        return tls.tls_sentence(cast(BaseException, reason.value), where)
 
     def _failed(self, sentence: str) -> None:
         self._dialer.done_dialing(self)
         self._dialer.failed(sentence)
         if self._stopped:
-            self._over()
+            self._dialer.left()
         else:
             self._pause()
 
     def _pause(self) -> None:
-        dialer = self._dialer
+        now = self._dialer.clock.seconds()
+        if self._down_since is None:
+            self._down_since = now
         if self._refused:
-            pause = dialer.limits.redial_refused
+            pause = self._redial.after_refusal()
         else:
-            pause = self._redial.after_failure(self._failures, dialer.is_alive(), dialer.outage())
+            down_for, outage = now - self._down_since, self._dialer.outage()
+            pause = self._redial.after_failure(self._failures, down_for, outage)
         self._failures += 1
         self.dial_after(pause)
 
     # ---- the end
 
-    def stop(self) -> bool:
-        """Dial no more; whether something has yet to end, told by C{Dialer.left}."""
+    def stop(self) -> None:
+        """Dial no more, and end what there is."""
         self._stopped = True
         self._cancel_timer()
         if self._finding is not None:
             self._finding.cancel()
-            return self._finding is not None
-        if self.subflow is not None:
+        elif self.subflow is not None:
             self.subflow.close()
-            return True
-        if self._connector is not None:
+        elif self._connector is not None:
             self._connector.disconnect()
-            return self._connector is not None
-        return False
-
-    def _over(self) -> None:
-        self._dialer.left(self)
 
     @property
-    def is_up(self) -> bool:
-        """Whether it carries frames."""
-        return self._up_since is not None
+    def is_over(self) -> bool:
+        """Whether it has stopped, and nothing is left to end."""
+        return self._stopped and not (self._finding or self.subflow or self._connector)

@@ -39,8 +39,12 @@ class Greeter(Shape):
     def greeted(self, data: bytes) -> None:
         """Bytes of the hello came."""
 
-    def is_last_word(self, data: bytes) -> bool:
-        """Whether the first bytes after the hello are a rejection instead of frames."""
+    def is_last_word(self, data: bytes) -> bool | None:
+        """
+        Whether the first bytes after the hello are a rejection instead of frames.
+
+        @return: C{None} if only more of them can tell.
+        """
 
     def lost(self, subflow: "SubflowProtocol", reason: Failure) -> None:
         """The connection is gone."""
@@ -66,10 +70,12 @@ class SubflowProtocol(Protocol):
         self._limits = limits
         self._carrier: Carrier | None = None
         self._subflow_id = 0
-        self._expects_answer = False
+        self._answer: bytes | None = None
         self._pulling = False
         self._closing: IDelayedCall | None = None
         self._ended = False
+        self._aborted = False
+        self._lost = False
 
     @property
     def is_tls(self) -> bool:
@@ -99,12 +105,18 @@ class SubflowProtocol(Protocol):
         if self._carrier is None:
             self._greeter.greeted(data)
             return
-        if self._expects_answer:
-            self._expects_answer = False
-            if self._greeter.is_last_word(data):
-                self.abort()
-                return
-        self._carrier.received(self._subflow_id, data)
+        if self._answer is None:
+            self._carrier.received(self._subflow_id, data)
+        else:
+            self._answered(self._carrier, self._answer + data)
+
+    def _answered(self, carrier: Carrier, data: bytes) -> None:
+        is_last_word = self._greeter.is_last_word(data)
+        self._answer = data if is_last_word is None else None
+        if is_last_word:
+            self.abort()
+        elif is_last_word is False:
+            carrier.received(self._subflow_id, data)
 
     def start(self, carrier: Carrier, subflow_id: int, expects_answer: bool = False) -> None:
         """
@@ -114,9 +126,10 @@ class SubflowProtocol(Protocol):
         """
         self._carrier = carrier
         self._subflow_id = subflow_id
-        self._expects_answer = expects_answer
-        self._pulling = True
-        self.raw.registerProducer(self, False)
+        self._answer = b"" if expects_answer else None
+        if not self._ended:
+            self._pulling = True
+            self.raw.registerProducer(self, False)
 
     def send(self, data: bytes) -> None:
         """Write one batch."""
@@ -125,7 +138,10 @@ class SubflowProtocol(Protocol):
 
     def resumeProducing(self) -> None:
         """The transport has room: fill one turn."""
-        if self._carrier is not None and not self._ended:
+        if self.raw.disconnecting:
+            # TLS has been closed by the other end, and waits below for us.
+            self._stop_pulling()
+        elif self._carrier is not None and not self._ended:
             self._carrier.drained(self._subflow_id)
 
     def stopProducing(self) -> None:
@@ -142,22 +158,24 @@ class SubflowProtocol(Protocol):
         if not self._ended:
             self._ended = True
             self._stop_pulling()
-            self.transport.loseConnection()
             self._closing = self._clock.callLater(self._limits.close_timeout, self._give_up)
+            self.transport.loseConnection()
 
     def _give_up(self) -> None:
         self._closing = None
-        self.transport.abortConnection()
+        self.abort()
 
     def abort(self) -> None:
         """End it now."""
         self._ended = True
         self._stop_pulling()
-        self.transport.abortConnection()
+        if not self._aborted and not self._lost:
+            self._aborted = True
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Gone: say so once."""
-        self._ended = True
+        self._ended = self._lost = True
         self._pulling = False
         if self._closing is not None:
             self._closing.cancel()

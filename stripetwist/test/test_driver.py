@@ -635,7 +635,7 @@ class TimeTests(DriverTestCase):
         self.run_for(2)
         snapshot: dict[str, Any] = self.near.snapshot()
         self.assertEqual(snapshot["name"], "vps.example:8443")
-        self.assertAlmostEqual(snapshot["age"], 2, delta=0.1)
+        self.assertApproximates(snapshot["age"], 2, 0.1)
         self.assertEqual(len(snapshot["subflows"]), 2)
 
 
