@@ -1,0 +1,73 @@
+"""
+Fixtures of the real-process tests.
+
+C{workshop} makes servers and clients and looks through their logs when the test is over;
+C{shared} is one pair for all tests of a module, for those that leave nothing behind.
+"""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from support.relay import Relay
+from support.targets import Echo
+from support.workshop import Client, Pair, Workshop
+
+DESCRIPTORS = 16384
+
+
+def pytest_configure() -> None:
+    """Thousands of streams need thousands of descriptors on this side too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Iterator[Workshop]:
+    """Makes processes; ends and examines them."""
+    made = Workshop(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair(workshop: Workshop) -> Pair:
+    """A server that may reach loopback and a client with six subflows, as two processes."""
+    return workshop.pair()
+
+
+@pytest.fixture
+def loopback_client(workshop: Workshop) -> Client:
+    """A client with its server side inside."""
+    return workshop.loopback()
+
+
+@pytest.fixture(scope="module")
+def shared_workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """A workshop for all tests of a module."""
+    made = Workshop(tmp_path_factory.mktemp("shared"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared(shared_workshop: Workshop) -> Pair:
+    """One pair for all tests of a module."""
+    return shared_workshop.pair()
+
+
+@pytest.fixture
+def relay() -> Iterator[Callable[[int], Relay]]:
+    """Makes fault relays in front of a server's port."""
+    with ExitStack() as stack:
+        yield lambda port: stack.enter_context(Relay(port))
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    """A target that echoes."""
+    with Echo() as target:
+        yield target
