@@ -1,8 +1,9 @@
 """Public fakes: two sessions joined by simulated subflows on simulated time."""
 
 import heapq
+import struct
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stripetwist.core import events
@@ -462,7 +463,9 @@ def _bound0(call: Callable[[int], None], subflow_id: int) -> Callable[[], None]:
     return lambda: call(subflow_id)
 
 
-def pattern(size: int, seed: int = 0) -> bytes:
-    """Bytes in which every place looks different from its neighbours."""
-    words: Iterable[int] = range(seed * 1_000_003, seed * 1_000_003 + size // 8 + 1)
-    return b"".join(w.to_bytes(8, "big") for w in words)[:size]
+def pattern(size: int, seed: int = 0, at: int = 0) -> bytes:
+    """Bytes in which every place looks different from its neighbours; C{at} is where to begin."""
+    first = (seed << 40) + at // 8
+    count = (size + at % 8) // 8 + 1
+    words = struct.pack(f">{count}Q", *range(first, first + count))
+    return words[at % 8 : at % 8 + size]

@@ -31,7 +31,7 @@ class MemoryBudget:
     stay under three quarters, and above one quarter of stored outgoing bytes the local
     sockets are paused.
 
-    @ivar promised: bytes that peers may still make us hold: the sum of limit - consumed.
+    @ivar promised: bytes that peers may still make us hold: the windows of all streams.
     @ivar stored: bytes of ours that peers have not acknowledged.
     """
 
@@ -74,12 +74,14 @@ class ReceiveWindow:
     What one stream's sender may send.
 
     The window doubles when the sender uses it up in about a round trip, while the consumer
-    keeps up; it is renewed as bytes are consumed, never when they arrive.  Its
-    unused part is booked in the process's budget from the moment it is granted.
+    keeps up; it is renewed as bytes are consumed, never when they arrive.  All of it is
+    booked in the process's budget, also what is not granted again yet, until the stream's
+    size is known; then what can still come is.
 
     @ivar limit: the absolute offset granted so far.
     @ivar size: how far beyond the consumed bytes it is to reach.
     @ivar consumed: bytes that the consumer took.
+    @ivar booked: its share of the budget's promises, never less than C{limit - consumed}.
     @ivar ended: whether it will never be renewed: the stream's size is known, or nobody reads.
     """
 
@@ -90,6 +92,7 @@ class ReceiveWindow:
         "_measured_at",
         "_measured_from",
         "_round_trip",
+        "booked",
         "consumed",
         "ended",
         "limit",
@@ -106,20 +109,32 @@ class ReceiveWindow:
         self.size = size
         self.limit = size
         self.consumed = 0
-        budget.promised += size
+        self.booked = 0
+        self._book(size)
+
+    def _book(self, size: int) -> None:
+        self._budget.promised += size - self.booked
+        self.booked = size
 
     def widen(self, size: int) -> None:
         """Grant a first window in place of the guarantee."""
         if not self.ended and size > self.size:
-            self.size = size
-            self._grant(self.consumed + size)
+            self._resize(size)
+
+    def _resize(self, size: int) -> None:
+        self.size = size
+        self._book(size)
+        self.limit = self.consumed + size
 
     def take(self, count: int) -> bool:
         """The consumer took bytes; C{True} if the peer should hear of more credit."""
-        self._settle(count)
-        if self.ended or self.consumed + self.size - self.limit < self.size // 4:
+        self.consumed += min(count, self.limit - self.consumed)
+        if self.ended:
+            self._book(self.limit - self.consumed)
             return False
-        self._grant(self.consumed + self.size)
+        if self.consumed + self.size - self.limit < self.size // 4:
+            return False
+        self.limit = self.consumed + self.size
         return True
 
     def grow(self, reorder: ReorderBuffer, min_rtt: float, now: float) -> bool:
@@ -147,8 +162,7 @@ class ReceiveWindow:
         if not self._budget.may_grow(more):
             return False
         self._grown_at = now
-        self.size += more
-        self._grant(self.consumed + self.size)
+        self._resize(size + more)
         return True
 
     def _comes_fast(self, came: int, now: float) -> bool:
@@ -166,29 +180,15 @@ class ReceiveWindow:
         """Whether what waits behind a gap leaves the sender little."""
         return self.limit - reorder.highest < self.size // 2 and reorder.held >= self.size // 4
 
-    def _grant(self, limit: int) -> None:
-        if limit > self.limit:
-            self._budget.promised += limit - self.limit
-            self.limit = limit
-
-    def _settle(self, count: int) -> None:
-        """So much less can still come."""
-        count = min(count, self.limit - self.consumed)
-        self.consumed += count
-        self._budget.promised -= count
-
     def end_at(self, final: int) -> None:
         """The stream's size is known: what was granted beyond it will never be used."""
         self.ended = True
-        if final < self.limit:
-            self._budget.promised -= self.limit - max(final, self.consumed)
-            self.limit = max(final, self.consumed)
+        self.limit = max(self.consumed, min(self.limit, final))
+        self._book(self.limit - self.consumed)
 
     def close(self) -> None:
         """No more will be received: give the promise back."""
-        self.ended = True
-        self._budget.promised -= self.limit - self.consumed
-        self.limit = self.consumed
+        self.end_at(self.consumed)
 
 
 def default_memory(total: int) -> int:

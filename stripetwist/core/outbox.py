@@ -3,7 +3,6 @@
 from collections import OrderedDict, deque
 from collections.abc import Container, Iterator
 from itertools import islice
-from typing import TypeVar
 
 from stripetwist.core import frames
 from stripetwist.core.chunks import Chunk
@@ -33,9 +32,6 @@ class Control:
         self.flying = False
         self.queued = False
         self.carriers: tuple[int, ...] = ()
-
-
-Item = TypeVar("Item", Chunk, Control)
 
 
 class Outbox:
@@ -172,12 +168,6 @@ class Outbox:
             control.flying = False
             self._flying_bytes -= len(control.data)
 
-    def lost(self, items: list[Chunk | Control]) -> None:
-        """These are no longer on their way; when they go again is not said yet."""
-        for item in items:
-            if isinstance(item, Control):
-                self._land(item)
-
     def take_again(self, healthy: Container[int]) -> Chunk | None:
         """A chunk to send again, unless it is in flight on a healthy subflow by now."""
         while self._again:
@@ -206,19 +196,12 @@ class Outbox:
         self._turn.pop(stream.stream_id, None)
 
     def hold_back(self, dead: Container[int]) -> None:
-        """Forget what waits to be sent again, where a dead subflow's last word is to come."""
-        self._again = deque(self._unless_on(dead, self._again))
-        for control in self._control:
-            self._count(control, -1)
-        self._control = deque(self._unless_on(dead, self._control))
-        for control in self._control:
-            self._count(control, 1)
-
-    def _unless_on(self, dead: Container[int], queue: "deque[Item]") -> "Iterator[Item]":
-        for item in queue:
-            item.queued = not any(i in dead for i in item.carriers)
-            if item.queued:
-                yield item
+        """Forget chunks to be sent again, where a dead subflow's last word is still to come."""
+        again, self._again = self._again, deque()
+        for chunk in again:
+            chunk.queued = not any(i in dead for i in chunk.carriers)
+            if chunk.queued:
+                self._again.append(chunk)
 
     def clear(self) -> None:
         """The session is over."""

@@ -78,7 +78,8 @@ class Session:
         @param checksum: what its frames end in, where no TLS guards them.
         @raise ProtocolError: its id was used before.
         """
-        self._subflows.add(Subflow(subflow_id, self._limits, now, rtt, checksum))
+        if not self.closed:
+            self._subflows.add(Subflow(subflow_id, self._limits, now, rtt, checksum))
 
     def subflow_down(self, subflow_id: int, now: float) -> None:
         """A connection is lost; what was on it goes to the others at once."""
@@ -101,7 +102,7 @@ class Session:
         @raise ProtocolError: they make no sense: the session is to be closed.
         """
         subflow = self._subflows.alive.get(subflow_id)
-        if subflow is None or self.closed:
+        if subflow is None:
             return
         came = subflow.parser.feed(data)
         self._act_on(subflow, came, now)
@@ -148,7 +149,7 @@ class Session:
         if subflow is None or not subflow.has_room_for_control:
             return []
         outbox = self._outbox
-        carries = subflow.state is State.ACTIVE and not self.closed
+        carries = subflow.state is State.ACTIVE
         drained = subflow.since_drain == 0
         out: list[bytes] = []
         # Noted in the ledger in the order of the wire: an acknowledgement counts its bytes.
@@ -290,7 +291,7 @@ class Session:
         self.closed = events.SessionClosed(code, reason)
         self._streams.drop_all()
         self._outbox.clear()
-        self._subflows.forget_dead()
+        self._subflows.clear()
         self._events.append(self.closed)
 
     # ---- frames of subflows and the session

@@ -40,7 +40,6 @@ class Stream:
         "credit",
         "is_ours",
         "opening",
-        "ready",
         "received_bytes",
         "reorder",
         "send",
@@ -64,7 +63,6 @@ class Stream:
         self.opening: Control | None = None
         self.told = False
         self.stopped = False
-        self.ready = 0
         self._ready: deque[bytes] = deque()
         self._end_taken = False
 
@@ -93,8 +91,12 @@ class Stream:
                 ready[-1] += piece
             else:
                 ready.append(piece)
-        self.ready = reorder.next_offset - self.window.consumed
         return reorder.next_offset + reorder.held - before
+
+    @property
+    def ready(self) -> int:
+        """Bytes in order that the consumer has not taken."""
+        return 0 if self._end_taken else self.reorder.next_offset - self.window.consumed
 
     @property
     def is_readable(self) -> bool:
@@ -131,7 +133,6 @@ class Stream:
         """Nobody will take what still comes."""
         self.reorder.discard()
         self._ready.clear()
-        self.ready = 0
         self.window.close()
         self._end_taken = True
 

@@ -20,7 +20,8 @@ class Subflows:
 
     A subflow that dies leaves its ledger: what was on it goes to the others at once, and
     what the peer then says it had parsed (SUBFLOW_FINAL) is struck out.  Where none can
-    take it over it waits for that word, so that resuming sends nothing twice.
+    take it over, stream bytes wait for that word, so that resuming sends none twice; control
+    does not, since it may be that word.
 
     @ivar alive: by id.
     @ivar healthy: ids of those that may carry new data.
@@ -54,10 +55,8 @@ class Subflows:
         self._end(subflow_id)
         self._outbox.put(frames.pack_final(subflow_id, subflow.parser.parsed))
         self._dead[subflow_id] = subflow.ledger
-        self._outbox.lost(subflow.ledger.outstanding())
-        if self.healthy:
-            self._send_again(subflow.ledger)
-        elif not self.alive:
+        self._send_again(subflow.ledger, bool(self.healthy))
+        if not self.alive:
             self._outbox.hold_back(self._dead)
         if len(self._dead) > _DEAD_LEDGERS:
             oldest = next(iter(self._dead))
@@ -69,9 +68,11 @@ class Subflows:
         if len(self._ended) > _REMEMBERED:
             del self._ended[next(iter(self._ended))]
 
-    def _send_again(self, ledger: Ledger[Chunk | Control]) -> None:
+    def _send_again(self, ledger: Ledger[Chunk | Control], chunks: bool = True) -> None:
         for item in ledger.outstanding():
-            if not any(i in self.healthy for i in item.carriers):
+            if (chunks or isinstance(item, Control)) and not any(
+                i in self.healthy for i in item.carriers
+            ):
                 self._outbox.put_again(item)
 
     def final(self, subflow_id: int, parsed: int) -> list[Chunk | Control]:
@@ -91,8 +92,10 @@ class Subflows:
         self._send_again(ledger)
         return items
 
-    def forget_dead(self) -> None:
-        """The session is over."""
+    def clear(self) -> None:
+        """The session is over: none of them carries anything more."""
+        self.alive.clear()
+        self.healthy.clear()
         self._dead.clear()
 
     def recovered(self, subflow: Subflow) -> None:

@@ -626,7 +626,7 @@ class FuzzTests(BadInputCase):
                     self.session.consumed(event.stream_id, len(taken))
             self.said()
             table = self.session._streams.table.values()
-            promised = sum(s.window.limit - s.window.consumed for s in table)
+            promised = sum(s.window.booked for s in table)
             self.assertEqual(self.budget.promised, promised)
             self.assertEqual(self.budget.stored, sum(s.send.stored for s in table))
         self.session.finish(Code.GENERAL, "enough")

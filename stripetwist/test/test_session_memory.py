@@ -83,7 +83,7 @@ class BudgetTests(EngineCase):
     def check(self, end: End, most_stored: int) -> None:
         """The budget says what a recount says, and is within its bounds."""
         table = end.session._streams.table.values()
-        promised = sum(s.window.limit - s.window.consumed for s in table)
+        promised = sum(s.window.booked for s in table)
         self.assertEqual(end.budget.promised, promised)
         self.assertEqual(end.budget.stored, sum(s.send.stored for s in table))
         self.assertLessEqual(end.budget.promised, end.limits.max_memory * 3 // 4)
