@@ -135,6 +135,23 @@ class UnreachableTests(LinkTestCase):
         assert outage is not None
         self.assertApproximates(outage, 360, 3)
 
+    def test_while_another_lives(self) -> None:
+        """One that is left keeps the others' places trying, for 5 minutes every 0.2 s."""
+        dialer, _ = self.connected()
+        del self.network.ports[PORT]
+        self.network.run(1.5)
+        for cable in self.network.cables[1:]:
+            cable.cut()
+        self.network.dials.clear()
+        self.network.run(60, 0.05)
+        self.assertEqual({dial.timeout for dial in self.network.dials}, {1.0})
+        self.assertApproximates(len(self.network.dials), 2 * 60 / 0.25, 100)
+        self.network.run(245, 0.25)
+        self.network.dials.clear()
+        self.network.run(60, 0.25)
+        self.assertLessEqual(len(self.network.dials), 4)
+        self.assertTrue(dialer.is_alive())
+
     def test_silence(self) -> None:
         """A connect gets 1 s, then 2 s, then 10 s."""
         self.network.silent.add(PORT)
