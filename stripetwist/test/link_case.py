@@ -113,6 +113,8 @@ class Script(Protocol):
 class Scripts(Factory[Script]):
     """Makes those, and remembers them."""
 
+    noisy = False
+
     def __init__(self, first: Act = nothing, then: Act = nothing) -> None:
         self._acts = first, then
         self.made: list[Script] = []
