@@ -43,6 +43,7 @@ class Client(MultiService):
         self.dialer.setServiceParent(self)
         self.opener = Witness(SessionOpener(self.dialer.when_up))
         self._port: IListeningPort | None = None
+        self._closed: Deferred[Any] = succeed(None)
         self._front: SocksFactory | None = None
         self._where = ""
         self._told = False
@@ -103,12 +104,14 @@ class Client(MultiService):
 
     def leave(self) -> None:
         """Take no new connections; let streams finish."""
-        if self._port is not None:
-            self._port.stopListening()
+        port, self._port = self._port, None
+        if port is not None:
+            self._closed = maybeDeferred(port.stopListening)
 
     def is_idle(self) -> bool:
-        """Whether no stream is carried."""
-        return self.dialer.driver is None or self.dialer.driver.is_idle
+        """Whether no stream is carried, and what was has left for the local programs."""
+        driver, front = self.dialer.driver, self._front
+        return (driver is None or driver.is_idle) and (front is None or not front.active)
 
     def snapshot(self) -> dict[str, object]:
         """For the instance's."""
@@ -134,11 +137,10 @@ class Client(MultiService):
         """End everything; fires when the last connection is gone."""
         if self._telling is not None and self._telling.active():
             self._telling.cancel()
-        self._resolver.stop()
-        closing: list[Deferred[Any]] = [succeed(None)]
-        if self._port is not None:
-            closing.append(maybeDeferred(self._port.stopListening))
+        self.leave()
+        closing: list[Deferred[Any]] = [self._closed]
         if self._front is not None:
             closing.append(self._front.close_all())
         closing.append(maybeDeferred(MultiService.stopService, self))
-        return gatherResults(closing).addCallback(lambda _: None)
+        self._resolver.stop()
+        return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)

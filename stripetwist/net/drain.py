@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from stripetwist.core.config import Limits
 
@@ -42,6 +43,7 @@ class Drain:
         self._is_idle = is_idle
         self._reload = reload
         self._end: Callable[[], None] | None = None
+        self._ended = False
         self._since = 0.0
         self.cut = False
         self._look = LoopingCall(self._check)
@@ -84,7 +86,7 @@ class Drain:
                 "waiting up to {seconds:.0f} s for streams to finish; a second signal ends at once",
                 seconds=self._limits.drain_timeout,
             )
-        self._look.start(_LOOK_EVERY)
+        self._look.start(_LOOK_EVERY).addErrback(self._broke)
 
     def _check(self) -> None:
         if self._is_idle():
@@ -92,10 +94,14 @@ class Drain:
         elif self._clock.seconds() - self._since >= self._limits.drain_timeout:
             self._finish(cut=True)
 
+    def _broke(self, failure: Failure) -> None:
+        self.log.failure("the end could not be waited for", failure)
+        self._finish(cut=True)
+
     def _finish(self, cut: bool) -> None:
         if self._look.running:
             self._look.stop()
-        self.cut = cut
-        if self._end is not None:
-            end, self._end = self._end, lambda: None
-            end()
+        if self._end is not None and not self._ended:
+            self._ended = True
+            self.cut = cut
+            self._end()

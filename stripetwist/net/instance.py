@@ -21,6 +21,8 @@ from stripetwist.net.ground import Ground, Store
 from stripetwist.net.state import StateDirectory, forbid_core_dumps
 
 SPARE_DESCRIPTORS = 64
+# What stands for "without limit" where a number is wanted.
+ENDLESS = 1_000_000
 
 
 def ground_for(reactor: Any, limits: Limits) -> Ground:
@@ -35,6 +37,8 @@ def raise_descriptor_limit() -> int:
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
+    if soft == resource.RLIM_INFINITY:
+        soft = ENDLESS
     return max(SPARE_DESCRIPTORS, soft - SPARE_DESCRIPTORS)
 
 

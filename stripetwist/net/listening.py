@@ -51,11 +51,11 @@ def listen(
     if outcome and not isinstance(outcome[0], Failure):
         port: IListeningPort = outcome[0]
         return port
-    why = _why_not(outcome[0].value if outcome else None)
+    why = _why_not(outcome[0].value) if outcome else "it would not be ready before the start"
     raise StartupError(f"{option} {address} cannot be listened at: {why}")
 
 
-def _why_not(error: BaseException | None) -> str:
+def _why_not(error: BaseException) -> str:
     cause = getattr(error, "socketError", error)
     number = getattr(cause, "errno", None)
     if number == errno.EADDRINUSE:

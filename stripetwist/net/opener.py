@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
@@ -64,9 +64,10 @@ class Witness:
             return transport
 
         def not_reached(failure: Failure) -> Failure:
-            self.log.emit(
-                level, "{who}: {why}", who=who, why=failure.getErrorMessage(), target=target
-            )
+            # Nobody waits for a target that was given up.
+            if not failure.check(CancelledError):
+                why = failure.getErrorMessage()
+                self.log.emit(level, "{who}: {why}", who=who, why=why, target=target)
             return failure
 
         return self._opener.open(request).addCallbacks(reached, not_reached)

@@ -1,11 +1,10 @@
 """The server side as one service: a door, an exit, and what keeps both up to date."""
 
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -57,14 +56,16 @@ class Server(MultiService):
         self._creator = creator
         self.certificates: CertificateFiles | None = None
         self._ports: list[IListeningPort] = []
+        self._own_addresses: list[tuple[str, int]] = []
         clock, limits = ground.clock, ground.limits
         self._resolver = Resolver(clock, daemon_threads(reactor), timeout=limits.dns_timeout)
-        guard = Guard(policy, self._own, self._policy_of_key)
+        # Never targets: where this process listens.
+        guard = Guard(policy, lambda: self._own_addresses, self._policy_of_key)
         self.exit = DirectExit(reactor, clock, self._resolver, guard, limits)
         self.witness = Witness(self.exit)
         self.acceptor = Acceptor(ground, keys, self.witness)
-        self._watch = LoopingCall(self.look)
-        self._watch.clock = reactor
+        self._watch = LoopingCall(self._look_on)
+        self._watch.clock = clock
 
     def listen(self, address: Address, option: str = "--listen") -> IListeningPort:
         """
@@ -77,14 +78,10 @@ class Server(MultiService):
             factory = TLSFactory(self._creator, self.acceptor, self._ground.clock)
         port = listen(self._reactor, address, factory, option)
         self._ports.append(port)
+        host: Any = port.getHost()
+        if hasattr(host, "port"):
+            self._own_addresses.append((host.host, host.port))
         return port
-
-    def _own(self) -> Iterator[tuple[str, int]]:
-        """Where this process listens: never a target."""
-        for port in self._ports:
-            host: Any = port.getHost()
-            if hasattr(host, "port"):
-                yield host.host, host.port
 
     def _policy_of_key(self, key_id: str) -> Policy | None:
         key = self._keys.lookup(key_id, datetime.now(UTC))
@@ -96,6 +93,13 @@ class Server(MultiService):
         """Begin to look after keys and certificates."""
         super().startService()
         self._watch.start(_LOOK_EVERY, now=False)
+
+    def _look_on(self) -> None:
+        try:
+            self.look()
+        # One look that fails must not be the last.
+        except Exception:  # noqa: BLE001
+            self.log.failure("keys and certificates could not be looked at")
 
     def look(self) -> None:
         """Take over what has changed on disk."""
@@ -135,13 +139,9 @@ class Server(MultiService):
         if self._watch.running:
             self._watch.stop()
         self._resolver.stop()
-        closed: Deferred[Any] = succeed(None)
-        for port in self._ports:
-            closed.addCallback(_then(port.stopListening))
+        ports = [maybeDeferred(port.stopListening) for port in self._ports]
+        closed: Deferred[Any] = gatherResults(ports, consumeErrors=True)
+        closed.addErrback(lambda failure: self.log.failure("a port did not close", failure))
         closed.addCallback(lambda _: self.acceptor.stop())
         closed.addCallback(lambda _: maybeDeferred(MultiService.stopService, self))
         return closed.addCallback(lambda _: None)
-
-
-def _then(call: Callable[[], Any]) -> Callable[[object], Any]:
-    return lambda _: call()
