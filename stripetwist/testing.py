@@ -186,7 +186,7 @@ class End:
         """Write, whatever the session says of room."""
         carried = self.streams[stream_id]
         carried.wrote += data
-        carried.may_write = self.session.write(stream_id, data)
+        carried.may_write = self.session.write(stream_id, data) > 0
         self.turn()
 
     def end(self, stream_id: int) -> None:

@@ -235,6 +235,11 @@ class AcceptorHandshake:
         self.key_id = ""
 
     @property
+    def offered(self) -> Membership | None:
+        """The session that the answer named: one to be, until CONFIRM is good, or one to join."""
+        return self._membership if self._hello is not None else None
+
+    @property
     def rest(self) -> bytes:
         """The first frames, that came with CONFIRM."""
         return self._reader.rest

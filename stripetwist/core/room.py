@@ -12,8 +12,10 @@ class Room:
     """
     The streams of a session whose owners wait for room to write.
 
-    A stream waits while its own unsent bytes, or the stored bytes of the whole process, are
-    too many; it is told once, with a C{StreamWritable}, when neither holds any more.
+    A stream may hold unsent what the peer has granted and no more, so that one whose far
+    consumer has stopped holds nothing here; and it waits while the stored bytes of the
+    whole process are too many.  It is told once, with a C{StreamWritable}, when there is
+    room again.
     """
 
     def __init__(
@@ -25,23 +27,27 @@ class Room:
         self._waiting: dict[int, Stream] = {}
         self._store_was_full = False
 
-    def may_go_on(self, stream: Stream) -> bool:
-        """Whether its owner may write more at once; else it waits from now on."""
-        if self._is_there(stream, self._most - 1):
-            return True
-        self._waiting[stream.stream_id] = stream
-        return False
-
-    def _is_there(self, stream: Stream, most: int) -> bool:
+    def left(self, stream: Stream) -> int:
+        """How many bytes its owner may write now."""
         if self._budget.store_is_full:
             self._store_was_full = True
-            return False
-        return stream.send.unsent <= most
+            return 0
+        send = stream.send
+        return max(0, min(self._most, stream.credit.limit - send.offset) - send.unsent)
+
+    def may_go_on(self, stream: Stream) -> int:
+        """How many bytes more its owner may write at once; if none, it waits from now on."""
+        left = self.left(stream)
+        if not left:
+            self._waiting[stream.stream_id] = stream
+        return left
 
     def check(self, stream_id: int) -> None:
-        """A stream has less to send than before; if it waits, it may be told."""
+        """A stream has less to send, or more credit; if it waits, it may be told."""
         stream = self._waiting.get(stream_id)
-        if stream is not None and self._is_there(stream, self._most // 2):
+        if stream is None or stream.send.unsent > self._most // 2:
+            return
+        if self.left(stream) or stream.stopped:
             del self._waiting[stream_id]
             self._tell(events.StreamWritable(stream_id))
 

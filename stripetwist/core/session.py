@@ -204,13 +204,17 @@ class Session:
         """The target of a stream that the peer opened cannot be had."""
         self._streams.refuse(stream_id, code, sentence)
 
-    def write(self, stream_id: int, data: bytes) -> bool:
+    def write(self, stream_id: int, data: bytes) -> int:
         """
         Send bytes.
 
-        @return: whether more may follow at once; else wait for C{StreamWritable}.
+        @return: how many more may follow at once; after 0 wait for C{StreamWritable}.
         """
         return self._streams.write(stream_id, data)
+
+    def room_left(self, stream_id: int) -> int:
+        """How many bytes may be written now."""
+        return self._streams.room_left(stream_id)
 
     def end(self, stream_id: int) -> None:
         """No more bytes will be written; what was is still delivered."""

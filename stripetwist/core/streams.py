@@ -100,19 +100,24 @@ class Streams:
         text = frames.pack_text(sentence)
         self._outbox.put(frames.pack_with(text, frames.REFUSE, 0, code, stream_id), owed=True)
 
-    def write(self, stream_id: int, data: bytes) -> bool:
+    def write(self, stream_id: int, data: bytes) -> int:
         """
         Send bytes.
 
-        @return: whether more may follow at once; else wait for C{StreamWritable}.
+        @return: how many more may follow at once; after 0 wait for C{StreamWritable}.
         """
         stream = self.table.get(stream_id)
         if stream is None or stream.stopped:
-            return True
+            return self._limits.max_unsent
         stream.send.write(data)
         self._budget.stored += len(data)
         self._outbox.ready(stream)
         return self.room.may_go_on(stream)
+
+    def room_left(self, stream_id: int) -> int:
+        """How many bytes may be written now."""
+        stream = self.table.get(stream_id)
+        return self._limits.max_unsent if stream is None else self.room.left(stream)
 
     def end(self, stream_id: int) -> None:
         """No more bytes will be written; what was is still delivered."""
@@ -267,6 +272,7 @@ class Streams:
             stream = self._known(stream_id, False)
             if stream is not None and stream.credit.raise_to(limit):
                 self._outbox.ready(stream)
+                self.room.check(stream_id)
 
     def on_open(self, subflow: Subflow, frame: Frame, now: float) -> None:
         """The peer asks for a stream."""
@@ -305,6 +311,7 @@ class Streams:
         stream.credit.raise_to(frame[4])
         self._tell(events.StreamAccepted(stream.stream_id))
         self._outbox.ready(stream)
+        self.room.check(stream.stream_id)
         self._tell_readable(stream)
 
     def on_refuse(self, subflow: Subflow, frame: Frame, now: float) -> None:

@@ -51,6 +51,7 @@ class Door:
         self._unknown = entropy(32)
         self.instance = entropy(16)
         self.sessions: dict[bytes, _Member] = {}
+        self._expected: dict[bytes, tuple[Membership, str]] = {}
 
     def key(self, key_id: str) -> bytes:
         """The secret of a key; of an unknown one, something that nobody can know."""
@@ -67,9 +68,23 @@ class Door:
     def session(self, session_id: bytes, key_id: str) -> Membership | None:
         """The session of that id, if that key opened it."""
         member = self.sessions.get(session_id)
-        if member is None or member.key_id != key_id:
-            return None
-        return member.membership
+        if member is not None:
+            return member.membership if member.key_id == key_id else None
+        membership, opener_id = self._expected.get(session_id, (None, ""))
+        return membership if opener_id == key_id else None
+
+    def expect(self, membership: Membership, key_id: str) -> None:
+        """
+        A session has been offered: joins may be answered before its own proof has come.
+
+        Connections overtake each other.  Nobody gains by it: only who opened it can join.
+        """
+        if membership.session_id not in self.sessions:
+            self._expected[membership.session_id] = (membership, key_id)
+
+    def expect_no_more(self, membership: Membership) -> None:
+        """Its first connection is gone."""
+        self._expected.pop(membership.session_id, None)
 
 
 class Acceptor(Factory[SubflowProtocol]):
@@ -147,6 +162,8 @@ class Acceptor(Factory[SubflowProtocol]):
         """
         if self._leaving and who.is_new:
             raise Rejected(Code.GOING_AWAY, "the server is shutting down")
+        if who.role is Role.AGENT:
+            raise Rejected(Code.NOT_ALLOWED, "this version has no use for agents yet")
         raw = getattr(subflow.raw, "socket", None)
         if raw is not None:
             sockets.prepare(raw)
@@ -170,6 +187,7 @@ class Acceptor(Factory[SubflowProtocol]):
         driver = SessionDriver(session, self.ground, self._session_ended, who.key_id)
         driver.serve(self._opener, who.key_id)
         membership = Membership(who.session_id, who.session_secret)
+        self.door.expect_no_more(membership)
         member = self.door.sessions[who.session_id] = _Member(
             driver, membership, who.key_id, who.role
         )

@@ -83,6 +83,8 @@ class Arrival:
             return
         if reply:
             self._answered_at = self._acceptor.clock.seconds()
+            if handshake.offered is not None:
+                self._acceptor.door.expect(handshake.offered, handshake.key_id)
             self.subflow.send(reply)
         if established is not None:
             self._admit(established, handshake)
@@ -132,6 +134,8 @@ class Arrival:
     def lost(self, subflow: SubflowProtocol, reason: Failure) -> None:
         """The connection is gone."""
         self._cancel_timer()
+        if self._handshake is not None and self._handshake.offered is not None:
+            self._acceptor.door.expect_no_more(self._handshake.offered)
         self._acceptor.departed(self)
         if self._handshake is None:
             # The advice of that sentence is for whoever dials.

@@ -85,7 +85,11 @@ class SessionStreams:
 
     # ---- their transports call these
 
-    def write(self, stream_id: int, data: bytes) -> bool:
+    def room_left(self, stream_id: int) -> int:
+        """See L{StreamOwner.room_left<stripetwist.net.transport.StreamOwner.room_left>}."""
+        return self._session.room_left(stream_id)
+
+    def write(self, stream_id: int, data: bytes) -> int:
         """See L{StreamOwner.write<stripetwist.net.transport.StreamOwner.write>}."""
         room = self._session.write(stream_id, data)
         self._turn()

@@ -38,8 +38,11 @@ class StreamReset(ConnectionLost):
 class StreamOwner(Protocol):
     """What a stream's transport asks of the session it belongs to."""
 
-    def write(self, stream_id: int, data: bytes) -> bool:
-        """Send; whether more may follow at once."""
+    def room_left(self, stream_id: int) -> int:
+        """How many bytes may be written now."""
+
+    def write(self, stream_id: int, data: bytes) -> int:
+        """Send; how many bytes more may follow at once."""
 
     def end(self, stream_id: int) -> None:
         """Half-close."""
@@ -158,6 +161,7 @@ class StreamTransport:
     def has_room(self) -> None:
         """The stream may be written to again."""
         self._full = False
+        self._limit_reads(self._owner.room_left(self.stream_id))
         self._settle()
 
     def hold(self) -> None:
@@ -195,7 +199,9 @@ class StreamTransport:
         """Send bytes; a registered producer is paused when there is no more room."""
         if self._lost or self._write_ended or not data:
             return
-        if not self._owner.write(self.stream_id, data):
+        room = self._owner.write(self.stream_id, data)
+        self._limit_reads(room)
+        if not room:
             self._full = True
             self._settle()
         elif not self._streaming:
@@ -245,10 +251,13 @@ class StreamTransport:
         self._streaming = streaming
         # A push producer runs of its own accord, a pull producer when it is asked.
         self._resting = not streaming
-        if hasattr(producer, "bufferSize"):
-            # One read of the local socket, one frame.
-            producer.bufferSize = MAX_DATA
+        self._limit_reads(self._owner.room_left(self.stream_id))
         self._settle()
+
+    def _limit_reads(self, room: int) -> None:
+        """One read of a local socket, one frame; and never more than there is room for."""
+        if room and hasattr(self._producer, "bufferSize"):
+            self._producer.bufferSize = min(room, MAX_DATA)
 
     def unregisterProducer(self) -> None:
         """Whoever wrote here no longer asks."""

@@ -115,12 +115,15 @@ class DriverTestCase(SynchronousTestCase):
     """A dialer's and an acceptor's driver, joined by two connections."""
 
     limits = Limits(max_memory=16 * MIB, max_opening=2)
+    # What the far end may hold; it decides how much it grants.
+    far_memory = 16 * MIB
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.ends: list[tuple[SessionDriver, Code, str]] = []
         self.exit = Exit()
-        self.stores = [Store(self.limits), Store(self.limits)]
+        far_limits = replace(self.limits, max_memory=self.far_memory)
+        self.stores = [Store(self.limits), Store(far_limits)]
         self.near = self.driver(True, self.stores[0])
         self.far = self.driver(False, self.stores[1])
         self.far.serve(self.exit, "laptop")
@@ -419,6 +422,7 @@ class StoreTests(DriverTestCase):
     """The store of a process, shared by its sessions."""
 
     limits = Limits(max_memory=1 * MIB, max_unsent=1 * MIB, max_opening=2)
+    far_memory = 64 * MIB
 
     def test_full_for_all(self) -> None:
         """Above its mark every local socket of every session waits, until there is room."""

@@ -25,7 +25,7 @@ class RoomTests(SynchronousTestCase):
         """Write so much; whether more may follow."""
         self.stream.send.write(bytes(size))
         self.budget.stored += size
-        return self.room.may_go_on(self.stream)
+        return self.room.may_go_on(self.stream) > 0
 
     def test_a_stream_waits_for_its_own_bytes(self) -> None:
         """From the limit on, until half of it is left."""

@@ -473,7 +473,7 @@ class StreamTests(BadInputCase):
         self.session.write(stream_id, bytes(100 * KIB))
         self.feed(pack(frames.STOP, stream=stream_id), pack(frames.STOP, stream=stream_id))
         self.assertEqual(self.budget.stored, 0)
-        self.assertEqual(self.happened(), [])
+        self.assertEqual(self.happened(), [events.StreamWritable(stream_id)])
         self.feed(data(stream_id, 0, b"", True))
         self.session.take(stream_id, 1)
         self.assertIn(events.StreamFinished(stream_id), self.happened())

@@ -34,6 +34,21 @@ class ConsumerTests(EngineCase):
         pair.run_while(lambda: len(pair.b.streams[stuck].got) < 30_000_000)
         self.assertEqual(bytes(pair.b.streams[stuck].got), pattern(30_000_000, 1))
 
+    def test_a_stopped_consumer_holds_nothing_at_the_sender(self) -> None:
+        """A writer that heeds the session stops at the credit, and goes on with it."""
+        pair = self.pair(3)
+        stuck = self.opened(pair)
+        pair.b.stop_reading(stuck)
+        while (room := pair.a.session.room_left(stuck)) > 0:
+            pair.a.write(stuck, bytes(min(room, 64 * KIB)))
+            pair.run(0.2)
+        pair.run(5)
+        self.assertEqual(pair.a.budget.stored, 0)
+        self.assertFalse(pair.a.streams[stuck].may_write)
+        pair.b.resume_reading(stuck)
+        pair.run(1)
+        self.assertTrue(pair.a.streams[stuck].may_write)
+
     def test_a_stopped_consumers_window_does_not_grow(self) -> None:
         """What nobody takes is no reason for more."""
         pair = Pair(replace(SMALL, first_window=64 * KIB))
@@ -158,6 +173,19 @@ class BudgetTests(EngineCase):
         pair.run(2)
         self.assertEqual({pair.a.streams[i].may_write for i in ids}, {True})
         self.check(pair.a, 0)
+
+    def test_who_has_nothing_unsent_is_told_as_well(self) -> None:
+        """Only the store held it back, and only others' acknowledgements free that."""
+        pair = Pair(replace(SMALL, max_memory=2 * MIB))
+        pair.add(1e6)
+        large, small = self.opened(pair), self.opened(pair)
+        pair.a.write(large, pattern(700_000))
+        pair.a.write(small, b"x")
+        pair.run(0.05)
+        self.assertEqual(pair.a.session._streams.table[small].send.unsent, 0)
+        self.assertFalse(pair.a.streams[small].may_write)
+        pair.run(2)
+        self.assertTrue(pair.a.streams[small].may_write)
 
     def test_another_sessions_bytes_fill_the_same_store(self) -> None:
         """Who waits for these has to be told by whoever knows both sessions."""

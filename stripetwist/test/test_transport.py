@@ -32,17 +32,21 @@ class Owner:
     def __init__(self) -> None:
         self.incoming: deque[bytes] = deque()
         self.ends = False
-        self.room = True
+        self.room: int = True
         self.written: list[bytes] = []
         self.counted = 0
         self.done: list[str] = []
         self.on_consumed: Callable[[], None] = lambda: None
 
-    def write(self, stream_id: int, data: bytes) -> bool:
+    def room_left(self, stream_id: int) -> int:
+        """Much or nothing, unless a number was set."""
+        return self.room if self.room is not True else 1 << 20
+
+    def write(self, stream_id: int, data: bytes) -> int:
         """Keep it."""
         assert stream_id == ID
         self.written.append(data)
-        return self.room
+        return self.room_left(stream_id)
 
     def end(self, stream_id: int) -> None:
         """Note it."""
@@ -452,6 +456,18 @@ class ProducerTests(TransportTestCase):
         self.transport.unregisterProducer()
         socket = BoundedTransport()
         self.transport.registerProducer(socket, True)
+        self.assertEqual(socket.bufferSize, MAX_DATA)
+
+    def test_reads_fit_the_room(self) -> None:
+        """Never more than there is room for, so that nothing is read which must wait here."""
+        self.transport.unregisterProducer()
+        socket = BoundedTransport()
+        self.transport.registerProducer(socket, True)
+        self.owner.room = 700
+        self.transport.write(b"x")
+        self.assertEqual(socket.bufferSize, 700)
+        self.owner.room = True
+        self.transport.has_room()
         self.assertEqual(socket.bufferSize, MAX_DATA)
 
 
