@@ -250,6 +250,23 @@ class SleepTests(EngineCase):
         pair.run(60)
         self.assertEqual(len(pair.subflows), 2)
 
+    def test_an_answer_that_came_while_we_slept_counts(self) -> None:
+        """The timer fires before the sockets are read."""
+        pair = self.pair(2, rate=3e6)
+        stream_id = self.opened(pair)
+        data = self.send(pair.a, stream_id, 3_000_000)
+        pair.run(0.2)
+        pair.stall(1, False, True)
+        pair.run(0.7)
+        self.assertEqual(pair.a.session._subflows.healthy, {2})
+        pair.a.sleep()
+        pair.resume(1)
+        pair.run(5)
+        pair.a.wake()
+        self.wait(pair, pair.b, stream_id)
+        self.assertEqual(bytes(pair.b.streams[stream_id].got), data)
+        self.assertEqual(self.dead(pair.a), [])
+
     def test_the_really_dead_are_still_found(self) -> None:
         """A subflow that died while we slept is given up soon after."""
         pair = self.pair(2, rate=3e6)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from zlib import crc32
 
-from stripetwist.core import events
+from stripetwist.core import events, frames
 from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
@@ -125,6 +125,17 @@ class TransferTests(EngineCase):
         for _ in range(2):
             pair.add(checksum=lambda value, data: crc32(data, value))
         self.upload(pair, 1_000_000)
+
+    def test_many_tiny_writes(self) -> None:
+        """Those that gather behind the first few leave as these arrive, without a nudge."""
+        pair = self.pair(2)
+        scribe = Scribe(pair.a)
+        stream_id = self.opened(pair)
+        for at in range(0, 3000, 10):
+            pair.a.write(stream_id, pattern(10, 0, at))
+        pair.run(0.2)
+        self.assertEqual(bytes(pair.b.streams[stream_id].got), pattern(3000))
+        self.assertLess(scribe.count(frames.DATA), 20)
 
     def test_many_streams_share(self) -> None:
         """Streams take turns: alike, they end nearly together."""

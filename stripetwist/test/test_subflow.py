@@ -289,6 +289,15 @@ class SubflowsTests(SynchronousTestCase):
         self.assertEqual(self.subflows.judge(103.1, 0.0, True), [])
         self.assertEqual(self.subflows.judge(104.0, 0.0, True), [(1, "no progress")])
 
+    def test_a_late_judge_waits_for_what_is_to_be_read(self) -> None:
+        """Even where the time had been up: an answer may have come while we slept."""
+        self.chunk_on(self.three[0])
+        self.subflows.judge(100.12, 0.0, True)
+        self.assertEqual(self.subflows.judge(104.0, 3.0, True), [])
+        deadline = self.subflows.next_deadline(True)
+        self.assertAlmostEqual(deadline, 104.12)
+        self.assertEqual(self.subflows.judge(deadline, 0.0, True), [(1, "no progress")])
+
     def test_four_missed_pings_are_enough(self) -> None:
         """An idle subflow that does not answer is dead."""
         now = 100.0
