@@ -54,12 +54,7 @@ class Streams:
         self._numbers = StreamNumbers(2 if is_dialer else 1, limits.max_streams)
 
     def open(self, request: OpenRequest) -> int:
-        """
-        Ask the peer for a stream.
-
-        @return: its id; C{StreamAccepted} or C{StreamRefused} will follow.
-        @raise OpenRefused: there can be none now.
-        """
+        """Ask the peer for a stream; its id.  Raises L{OpenRefused} if there can be none now."""
         if self._ours >= self._peer.max_streams:
             raise OpenRefused(Code.TOO_MANY_STREAMS, f"{self._ours} streams are open, the most")
         if not self._budget.may_open():
@@ -101,11 +96,7 @@ class Streams:
         self._outbox.put(frames.pack_with(text, frames.REFUSE, 0, code, stream_id), owed=True)
 
     def write(self, stream_id: int, data: bytes) -> int:
-        """
-        Send bytes.
-
-        @return: how many more may follow at once; after 0 wait for C{StreamWritable}.
-        """
+        """Send bytes; how many more may follow at once."""
         stream = self.table.get(stream_id)
         if stream is None or stream.stopped:
             return self._limits.max_unsent
