@@ -299,7 +299,13 @@ class Dialer(Service):
     # ---- for people
 
     def snapshot(self) -> list[dict[str, object]]:
-        """The session, if there is one."""
-        if self.driver is None:
+        """The session, if there is one; with what its places went through."""
+        if self.driver is None or self._membership is None:
             return []
-        return [{"key": self.link.key_id, "role": "client", **self.driver.snapshot()}]
+        seen = self.driver.snapshot()
+        places = {place.replaces: place for place in self.places}
+        for subflow in seen["subflows"]:
+            if (place := places.get(subflow["id"])) is not None:
+                subflow.update(deaths=place.deaths, last_error=place.last_error)
+        session_id = self._membership.session_id.hex()[:8]
+        return [{"id": session_id, "key": self.link.key_id, "role": "client", **seen}]

@@ -1,7 +1,7 @@
 """One session on the reactor: its subflows, its turns, its one timer."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, ITransport
@@ -16,6 +16,9 @@ from stripetwist.core.target import OpenRequest
 from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
 from stripetwist.net.streams import SessionStreams
+
+# The only one there is so far: straight from one peer to the other.
+_PATH = "direct"
 
 
 class Connection(Protocol):
@@ -198,6 +201,10 @@ class SessionDriver:
     # ---- time
 
     def _arm(self) -> None:
+        # No turn makes a deadline sooner than an acknowledgement's: while the timer is due
+        # before that, there is nothing to look for.
+        if self._timer_at - self._clock.seconds() <= self._ground.limits.ack_delay_floor:
+            return
         deadline = self.session.next_deadline()
         if deadline >= self._timer_at and self._timer is not None:
             return
@@ -256,7 +263,10 @@ class SessionDriver:
         """Whether it carries nothing, and nothing that it carried is still on its way out."""
         return self._streams.is_idle
 
-    def snapshot(self) -> dict[str, object]:
+    def snapshot(self) -> dict[str, Any]:
         """For people: see L{Session.snapshot}."""
         now = self._clock.seconds()
-        return {"name": self.label, "age": now - self.started, **self.session.snapshot(now)}
+        seen: dict[str, Any] = self.session.snapshot(now)
+        for subflow in seen["subflows"]:
+            subflow.update(path=_PATH, deaths=0, last_error="")
+        return {"name": self.label, "age": now - self.started, **seen}

@@ -60,6 +60,7 @@ class Place:
     @ivar address: where it leads.
     @ivar replaces: the subflow that was here last, if the session still lives.
     @ivar deaths: how many connections that worked were lost here.
+    @ivar last_error: why a dial last came to nothing here, a sentence.
     """
 
     log = Logger()
@@ -71,6 +72,7 @@ class Place:
         self.address: IPv4Address | IPv6Address | None = None
         self.replaces = 0
         self.deaths = 0
+        self.last_error = ""
         self._timer: IDelayedCall | None = None
         self._finding: Deferred[IPv4Address | IPv6Address] | None = None
         self._connector: IConnector | None = None
@@ -291,6 +293,7 @@ class Place:
         return tls.tls_sentence(cast(BaseException, reason.value), where)
 
     def _failed(self, sentence: str) -> None:
+        self.last_error = sentence or self.last_error
         self._dialer.done_dialing(self)
         self._dialer.failed(sentence)
         if self._stopped:

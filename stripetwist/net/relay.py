@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from stripetwist.core.config import Limits
+from stripetwist.net.sockets import is_broken
 
 
 @implementer(IHalfCloseableProtocol)
@@ -108,7 +109,9 @@ class RelayEnd(Protocol):
 
     def readConnectionLost(self) -> None:
         """This side sends no more: let the other end its writing."""
-        if not self._read_ended:
+        if is_broken(self.transport):
+            self.transport.abortConnection()
+        elif not self._read_ended:
             self._read_ended = True
             self.other.end_writing()
             self._close_if_over()

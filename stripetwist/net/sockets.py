@@ -1,7 +1,7 @@
 """What the kernel is asked of each subflow's socket."""
 
 import socket
-import struct
+from typing import Any
 
 from twisted.internet.interfaces import ITransport
 
@@ -48,6 +48,11 @@ def congestion_control(transport: ITransport) -> str:
     return raw.split(b"\0")[0].decode("ascii", "replace")
 
 
-def reset_on_close(sock: socket.socket) -> None:
-    """Have the next close send a reset."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+def is_broken(transport: Any) -> bool:
+    """
+    Whether what looks like the end of a socket's input is really a reset.
+
+    Epoll may report an error and nothing else, and Twisted takes that for a clean end.
+    """
+    handle = getattr(transport, "socket", None)
+    return handle is not None and handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0

@@ -38,6 +38,7 @@ from stripetwist.core.target import OpenRequest, Target
 from stripetwist.net import relay
 from stripetwist.net.opener import Opener
 from stripetwist.net.relay import Parked
+from stripetwist.net.sockets import is_broken
 
 Network = IPv4Network | IPv6Network
 Couple = Callable[..., object]
@@ -104,6 +105,9 @@ class SocksProtocol(Protocol):
 
     def readConnectionLost(self) -> None:
         """The client has said all; it may still want the answer."""
+        if is_broken(self._near):
+            self._near.abortConnection()
+            return
         self._eof = True
         if self._stage is _Stage.LEAVING:
             self._near.loseConnection()
