@@ -112,6 +112,15 @@ class Pipe:
                 self._heap.at(self._heap.now, self._arrive)
             self._heap.at(self._heap.now, self._drain)
 
+    def corrupt(self) -> bool:
+        """Flip a bit of what is in flight; C{False} if nothing is."""
+        if not self._flying:
+            return False
+        piece = bytearray(self._flying[-1])
+        piece[len(piece) // 2] ^= 0x10
+        self._flying[-1] = bytes(piece)
+        return True
+
     def cut(self, keep: int) -> None:
         """Deliver the first C{keep} bytes still in flight, lose the others, close."""
         while keep > 0 and self._flying:

@@ -164,6 +164,7 @@ class Streams:
         self._ours -= stream.is_ours
         self._budget.stored -= stream.discard()
         self._outbox.forget(stream)
+        self.room.freed()
 
     def _break(self, stream: Stream, code: Code) -> None:
         """The stream is over, and its owner has to know; if it knows of it at all."""
@@ -338,6 +339,7 @@ class Streams:
         if stream is not None and not stream.stopped:
             stream.stopped = True
             self._budget.stored -= stream.send.discard()
+            self.room.freed()
             self.room.check(stream.stream_id)
             self._maybe_finished(stream)
 

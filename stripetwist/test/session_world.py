@@ -1,6 +1,7 @@
 """A pair of sessions, everything that can befall it, and an oracle of what must come out."""
 
 from dataclasses import dataclass, replace
+from zlib import crc32
 
 from stripetwist.core import events
 from stripetwist.core.config import KIB, MIB, Limits
@@ -10,6 +11,10 @@ from stripetwist.testing import End, Pair, Pipe, pattern
 _OVER = (events.StreamFinished, events.StreamReset, events.StreamRefused)
 _MOST_SUBFLOWS = 8
 _MOST_STREAMS = 12
+
+
+def _crc(value: int, data: bytes) -> int:
+    return crc32(data, value)
 
 
 @dataclass
@@ -43,6 +48,7 @@ class World:
         self._over: dict[End, set[int]] = {end: set() for end in self.ends}
         self._granted: dict[tuple[int, End], int] = {}
         self._half_joined = 1000
+        self._checked: set[int] = set()
 
     # ---- choosing
 
@@ -133,10 +139,18 @@ class World:
         """Time passes."""
         self.pair.run(seconds)
 
-    def add(self, rate: float, delay: float) -> None:
-        """One more subflow."""
+    def add(self, rate: float, delay: float, checked: bool = False) -> None:
+        """One more subflow, with checksums or without."""
         if len(self.pair.subflows) < _MOST_SUBFLOWS and not self.asleep:
-            self.pair.add(rate, delay)
+            subflow_id = self.pair.add(rate, delay, checksum=_crc if checked else None)
+            if checked:
+                self._checked.add(subflow_id)
+
+    def corrupt(self, which: int, end: End) -> None:
+        """A bit flips where checksums can tell; that ends the subflow."""
+        ids = [i for i in self.pair.subflows if i in self._checked]
+        if ids and not self.asleep:
+            self.pair.subflows[ids[which % len(ids)]][self.ends.index(end)].corrupt()
 
     def cut(self, which: int, keep_ab: float, keep_ba: float) -> None:
         """A subflow breaks; of what is in flight a part still arrives in each direction."""
@@ -258,10 +272,24 @@ class World:
         stored = sum(s.send.stored for s in table) + foreign.stored
         assert (end.budget.promised, end.budget.stored) == (promised, stored), "miscounted"
         assert promised <= end.limits.max_memory * 3 // 4, "over-promised"
+        self._check_wakeups(end)
         for stream in table:
             held = stream.ready + stream.reorder.held
             assert held <= stream.window.limit - stream.window.consumed, "more than granted"
             assert stream.send.unsent <= stream.send.stored
+
+    def _check_wakeups(self, end: End) -> None:
+        """Who can send is in the queue, who can write was told, who can read was told."""
+        streams = end.session._streams
+        room = streams.room
+        for stream in streams.table.values():
+            if stream.may_send():
+                assert stream.stream_id in end.session._outbox._turn, "it waits for nothing"
+            if stream.is_readable and stream.answered:
+                assert stream.told, "nobody was told"
+        for stream in room._waiting.values():
+            if stream.send.unsent <= end.limits.max_unsent // 2 and end.budget.store_has_room:
+                assert not room.left(stream), "nobody told the writer"
 
     def _check_events(self, end: End) -> None:
         """Nothing is told of a stream after its end, and it ends once."""

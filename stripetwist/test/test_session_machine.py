@@ -43,7 +43,7 @@ class SessionMachine(RuleBasedStateMachine):
     world: World
 
     @initialize(
-        memory=st.sampled_from([MIB, 4 * MIB, 64 * MIB]),
+        memory=st.sampled_from([MIB // 4, MIB, 64 * MIB]),
         unsent=st.sampled_from([20_000, MIB]),
         subflows=st.integers(1, 4),
         path=st.tuples(RATE, DELAY),
@@ -92,11 +92,16 @@ class SessionMachine(RuleBasedStateMachine):
                 self.world.write(which, end, size)
         self.world.advance(seconds)
 
-    @rule(which=WHICH, end=END, size=SIZE, count=st.integers(2, 40))
+    @rule(
+        which=WHICH,
+        end=END,
+        size=st.sampled_from([1, 30, 700]),
+        count=st.sampled_from([3, 20, 40]),
+    )
     def write_often(self, which: int, end: int, size: int, count: int) -> None:
         """Write many small pieces, a moment apart."""
         for _ in range(count):
-            self.world.write(which, self.world.end(end), min(size, 1500))
+            self.world.write(which, self.world.end(end), size)
             self.world.advance(0.001)
 
     @rule(which=WHICH, end=END)
@@ -125,10 +130,15 @@ class SessionMachine(RuleBasedStateMachine):
         """Let time pass."""
         self.world.advance(seconds)
 
-    @rule(rate=RATE, delay=DELAY)
-    def add(self, rate: float, delay: float) -> None:
+    @rule(rate=RATE, delay=DELAY, checked=st.booleans())
+    def add(self, rate: float, delay: float, checked: bool) -> None:
         """One more subflow."""
-        self.world.add(rate, delay)
+        self.world.add(rate, delay, checked)
+
+    @rule(which=WHICH, end=END)
+    def corrupt(self, which: int, end: int) -> None:
+        """A bit flips."""
+        self.world.corrupt(which, self.world.end(end))
 
     @rule(which=WHICH, there=PART, back=PART)
     def cut(self, which: int, there: float, back: float) -> None:
@@ -253,6 +263,26 @@ class ExampleTests(SynchronousTestCase):
         world.advance(1)
         self.assertEqual(a.budget.promised, MIB * 3 // 4)
         self.finish(world)
+
+    def test_a_reset_makes_room_for_others(self) -> None:
+        """What one stream held in the store, its end gives to those who wait."""
+        for how in ("reset", "stop"):
+            world = World(MIB // 4)
+            world.add(5e4, 0.001)
+            a, b = world.ends
+            world.open(a)
+            world.open(a)
+            world.advance(1)
+            world.write(0, a, 70_000)
+            world.write(1, a, 1)
+            self.assertFalse(a.streams[3].may_write)
+            if how == "reset":
+                world.reset(0, a)
+            else:
+                world.stop(0, b)
+                world.advance(0.1)
+            self.assertTrue(a.streams[3].may_write)
+            self.finish(world)
 
 
 class DifferentialTests(EngineCase):
