@@ -112,8 +112,13 @@ class Dialer(Service):
     # ---- who wants a session
 
     def when_up(self) -> Deferred[Opener]:
-        """The session's opener, now or within C{limits.session_wait}; see L{OpenRefused}."""
-        if self.driver is not None:
+        """
+        The session's opener, once a subflow is up, within C{limits.session_wait}.
+
+        A session without any may be one that the server has forgotten: what is opened now
+        would be lost with it.  Fails with L{OpenRefused}.
+        """
+        if self.driver is not None and self.driver.connections:
             return succeed(self.driver)
         if self._stopped is not None:
             return fail(self._no_session("the client is shutting down"))

@@ -233,6 +233,22 @@ class DeathTests(LinkTestCase):
         self.assertEqual(len(member.driver.connections), 3)
         self.assertIn("session with 192.0.2.1:8443 over", " ".join(lines))
 
+    def test_no_stream_for_a_session_in_doubt(self) -> None:
+        """What is asked for while no subflow is up goes to the session that comes next."""
+        dialer, acceptor = self.connected()
+        self.network.run(1.5)
+        listening = self.network.ports.pop(PORT)
+        for cable in self.network.living:
+            cable.cut()
+        self.network.run(0.5)
+        self.assertIsNotNone(dialer.driver)
+        asked = dialer.when_up()
+        self.assertNoResult(asked)
+        self.network.ports[PORT] = listening
+        self.network.run(2.5)
+        self.assertIs(self.successResultOf(asked), dialer.driver)
+        self.assertTrue(dialer.is_alive())
+
     def test_join_ahead_of_its_session(self) -> None:
         """A JOIN that overtakes the first CONFIRM costs a moment, not the session."""
         self.serve()
