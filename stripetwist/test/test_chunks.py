@@ -137,7 +137,7 @@ class SendBufferTests(SynchronousTestCase):
         self.buffer.write(bytes(2048 * 500))
         self.assertEqual(len(self.cut_all(2048)), 500)
 
-    @EXAMPLES
+    @settings(max_examples=30, deadline=None)
     @given(
         st.lists(
             st.tuples(st.sampled_from([1, 50, 700, 2047, 2048, 5000]), st.integers(0, 3)),

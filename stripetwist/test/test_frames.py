@@ -13,7 +13,7 @@ from stripetwist.core.errors import Code, FramingError, OpenRefused
 from stripetwist.core.frames import HEADER, HEADER_SIZE, Frame, FrameParser
 from stripetwist.core.target import Kind, OpenRequest, Target
 
-EXAMPLES = settings(max_examples=100, deadline=None)
+EXAMPLES = settings(max_examples=50, deadline=None)
 REQUEST = OpenRequest(Target.of("example.com", 443), exit="attic")
 
 # name, the frame as it is built, the bytes, and what is parsed of them.

@@ -268,9 +268,9 @@ class DataTests(BadInputCase):
         stream_id = self.opened()
         tracemalloc.start()
         try:
-            for start in range(0, 60_000, 600):
+            for start in range(0, 24_000, 600):
                 self.feed(*(data(stream_id, i, b"xy") for i in range(start, start + 600, 2)))
-            self.assertLess(tracemalloc.get_traced_memory()[0], 100_000)
+            self.assertLess(tracemalloc.get_traced_memory()[0], 50_000)
         finally:
             tracemalloc.stop()
 

@@ -145,7 +145,7 @@ class ResumeTests(EngineCase):
         pair = self.pair(1, rate=1e6, delay=0.05)
         stream_id = self.opened(pair)
         data = self.send(pair.a, stream_id, 300_000)
-        for _ in range(300):
+        for _ in range(100):
             pair.run(0.06)
             pair.cut_all()
             pair.run(0.01)

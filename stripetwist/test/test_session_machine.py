@@ -21,7 +21,7 @@ from stripetwist.testing import Pair, pattern
 _LONG = os.environ.get("STRIPETWIST_HYPOTHESIS") == "long"
 _QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 SETTINGS = settings(
-    max_examples=1000 if _LONG else 120,
+    max_examples=1000 if _LONG else 60,
     stateful_step_count=100 if _LONG else 50,
     deadline=None,
     suppress_health_check=_QUIET,
