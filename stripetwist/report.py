@@ -42,7 +42,7 @@ def _lines(snapshot: Snapshot, now: float) -> Iterator[str]:
 def _session(session: Snapshot) -> Iterator[str]:
     """One session: a line for itself, a table of its subflows."""
     streams = _part(session, "streams")
-    who = [session.get("id"), session.get("role"), session.get("key"), session.get("name")]
+    who = [session.get(name) for name in ("id", "role", "key", "name")]
     subflows = _parts(session, "subflows")
     counts = ", ".join(
         f"{_text(streams[name])} {name}"
@@ -50,7 +50,7 @@ def _session(session: Snapshot) -> Iterator[str]:
         if name in streams
     )
     yield (
-        f"  session {' '.join(_text(one) for one in who if one)}"
+        f"  session {' '.join(dict.fromkeys(_text(one) for one in who if one))}"
         f"  {_text(session.get('state', 'up'))}  {duration(session.get('age'))}"
         f"  {_count(len(subflows), 'subflow')}  streams: {counts or '-'}"
     )

@@ -299,6 +299,7 @@ class Cable:
         self.delay = delay
         self.window = 256 * KIB
         self.silent = False
+        self._flying = {near: 0, far: 0}
         self._moving: set[BoundedTransport] = set()
         self._told: set[BoundedTransport] = set()
         for end in self.ends:
@@ -307,19 +308,23 @@ class Cable:
     def _changed(self) -> None:
         near, far = self.ends
         for source, sink in ((near, far), (far, near)):
-            ready = source.unsent and sink.waiting < self.window
+            ready = source.unsent and self._room(sink)
             if (ready or (source.ended and source not in self._told)) and (
                 source not in self._moving
             ):
                 self._moving.add(source)
                 self._clock.callLater(0, self._move, source, sink)
 
+    def _room(self, sink: BoundedTransport) -> int:
+        return max(0, self.window - sink.waiting - self._flying[sink])
+
     def _move(self, source: BoundedTransport, sink: BoundedTransport) -> None:
         self._moving.discard(source)
         if self.silent:
             return
-        data = source.drain(max(0, self.window - sink.waiting))
+        data = source.drain(self._room(sink))
         if data:
+            self._flying[sink] += len(data)
             self._clock.callLater(self.delay, self._come, sink, data)
         if source.ended and source not in self._told:
             self._told.add(source)
@@ -327,10 +332,12 @@ class Cable:
         self._changed()
 
     def _come(self, sink: BoundedTransport, data: bytes) -> None:
+        self._flying[sink] -= len(data)
         if self.silent:
             return
         if sink.connected:
             sink.arrive(data)
+            self._changed()
         else:
             # Nobody is there any more: the kernel answers with a reset.
             near, far = self.ends

@@ -80,7 +80,11 @@ class Drain:
             return
         self._end = end
         self._since = self._clock.seconds()
-        self._leave()
+        try:
+            self._leave()
+        # Whatever becomes of it, the process has to end.
+        except Exception:  # noqa: BLE001
+            self.log.failure("new work could not be stopped")
         if not self._is_idle():
             self.log.info(
                 "waiting up to {seconds:.0f} s for streams to finish; a second signal ends at once",
@@ -104,4 +108,6 @@ class Drain:
         if self._end is not None and not self._ended:
             self._ended = True
             self.cut = cut
+            if cut:
+                self.log.warn("streams that had not finished are cut")
             self._end()

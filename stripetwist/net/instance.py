@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from stripetwist import __version__
@@ -23,6 +24,8 @@ from stripetwist.net.state import StateDirectory, forbid_core_dumps
 SPARE_DESCRIPTORS = 64
 # What stands for "without limit" where a number is wanted.
 ENDLESS = 1_000_000
+# What the command ends with when streams were cut.
+CUT = 3
 
 
 def ground_for(reactor: Any, limits: Limits) -> Ground:
@@ -67,6 +70,7 @@ class Instance(MultiService):
         self._role = role
         self._details = details
         self._state = state
+        self._drain: Drain | None = None
         self._started = time.time()  # noqa: TID251 - for people, who live by the wall
         self.connections = raise_descriptor_limit()
         forbid_core_dumps()
@@ -84,8 +88,14 @@ class Instance(MultiService):
         """Drain at TERM and INT, read files again at HUP."""
         ground = self._ground
         drain = Drain(self._reactor, ground.clock, ground.limits, leave, is_idle, reload)
+        self._drain = drain
         # Twisted installs its own handlers when the reactor starts; ours have to be later.
         self._reactor.callWhenRunning(drain.install)
+
+    @property
+    def exit_code(self) -> int:
+        """What C{stripetwist} ends with: 3 if streams were cut at the end of the drain."""
+        return CUT if self._drain is not None and self._drain.cut else 0
 
     def snapshot(self) -> dict[str, object]:
         """Everything there is to see, JSON-ready; seconds and bytes."""
@@ -112,3 +122,8 @@ class Instance(MultiService):
         """Print what a user should read at the start, before there is a log."""
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
+
+    def stopService(self) -> Deferred[None]:
+        """End everything, and leave the state folder to others."""
+        stopped: Deferred[Any] = maybeDeferred(MultiService.stopService, self)
+        return stopped.addCallback(lambda _: self._state.close())

@@ -1,15 +1,11 @@
 """A reactor that is nothing but time and TCP, all of it in memory."""
 
+import errno
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import (
-    CannotListenError,
-    ConnectionRefusedError,
-    TimeoutError,
-    UserError,
-)
+from twisted.internet.error import CannotListenError, TimeoutError, UserError, getConnectError
 from twisted.internet.interfaces import (
     IConnector,
     IDelayedCall,
@@ -173,7 +169,7 @@ class Network(Clock):
     def _meet(self, dial: Dial) -> None:
         listening = self.ports.get(dial.port)
         if listening is None:
-            dial.fail(ConnectionRefusedError())
+            dial.fail(getConnectError((errno.ECONNREFUSED, "Connection refused")))
         else:
             dial.answer(listening.factory)
 

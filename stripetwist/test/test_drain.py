@@ -1,154 +1,181 @@
-"""L{stripetwist.net.drain}: ending in good order."""
+"""L{stripetwist.net.drain}: how a process ends."""
 
 import signal
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
-from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.config import Limits
 from stripetwist.net.drain import Drain
+from stripetwist.test.process_case import ProcessTestCase
+
+LIMITS = Limits()
 
 
-class Reactor:
-    """What a drain needs of a reactor."""
+class DrainTestCase(ProcessTestCase):
+    """
+    Work that ends when a test says so.
 
-    def __init__(self) -> None:
-        self.stopped = 0
-
-    def callFromThread(self, call: Callable[..., object], *args: object) -> None:
-        """Signal handlers may not do more than this."""
-        call(*args)
-
-    def stop(self) -> None:
-        """Count it."""
-        self.stopped += 1
-
-
-class DrainTestCase(SynchronousTestCase):
-    """A drain of something that can be busy."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.reactor = Reactor()
-        self.left = 0
-        self.reloaded = 0
-        self.ended = 0
-        self.busy = True
-        limits = replace(Limits(), drain_timeout=30.0)
-        self.drain = Drain(
-            self.reactor, self.clock, limits, self.leave, lambda: not self.busy, self.reload
-        )
-
-    def leave(self) -> None:
-        """Count it."""
-        self.left += 1
-
-    def reload(self) -> None:
-        """Count it."""
-        self.reloaded += 1
-
-    def end(self) -> None:
-        """Count it."""
-        self.ended += 1
-
-    def assert_ended(self, cut: bool) -> None:
-        """It has ended, once, and looks no more."""
-        self.assertEqual((self.ended, self.drain.cut), (1, cut))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-
-class AskedTests(DrainTestCase):
-    """Being asked to end."""
-
-    def test_idle(self) -> None:
-        """Where nothing is carried the end comes at once, without a word."""
-        self.busy = False
-        with capturedLogs() as logs:
-            self.drain.asked(self.end)
-        self.assertEqual((self.left, logs), (1, []))
-        self.assert_ended(cut=False)
-
-    def test_busy(self) -> None:
-        """Else it waits, and says so; the end comes when the last stream has finished."""
-        with capturedLogs() as logs:
-            self.drain.asked(self.end)
-        self.assertEqual(len(logs), 1)
-        self.assertIn("up to 30 s for streams", str(formatEvent(logs[0])))
-        self.clock.pump([0.1] * 100)
-        self.assertEqual((self.left, self.ended), (1, 0))
-        self.busy = False
-        self.clock.advance(0.1)
-        self.assert_ended(cut=False)
-
-    def test_too_long(self) -> None:
-        """After 30 s it ends all the same, and knows that streams were cut."""
-        self.drain.asked(self.end)
-        self.clock.pump([0.1] * 298)
-        self.assertEqual(self.ended, 0)
-        self.clock.pump([0.1] * 3)
-        self.assert_ended(cut=True)
-
-    def test_twice(self) -> None:
-        """A second signal ends it at once; a third changes nothing."""
-        self.drain.asked(self.end)
-        self.clock.advance(1)
-        self.drain.asked(self.end)
-        self.assert_ended(cut=True)
-        self.busy = False
-        self.drain.asked(self.end)
-        self.assert_ended(cut=True)
-        self.assertEqual(self.left, 1)
-
-    def test_broken(self) -> None:
-        """Should looking fail, the process does not live for ever."""
-        calls = iter([False])
-        self.drain._is_idle = lambda: next(calls)
-        self.drain.asked(self.end)
-        self.assert_ended(cut=True)
-        self.assertEqual(len(self.flushLoggedErrors(StopIteration)), 1)
-
-
-class SignalTests(DrainTestCase):
-    """The signals themselves."""
+    @ivar busy: whether streams are carried.
+    @ivar did: what the drain did, in order.
+    """
 
     def setUp(self) -> None:
         super().setUp()
-        self.came: list[int] = []
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        self.clock = Clock()
+        self.busy = True
+        self.did: list[str] = []
+        self.drain = Drain(
+            self.reactor,
+            self.clock,
+            LIMITS,
+            lambda: self.did.append("leave"),
+            lambda: not self.busy,
+            lambda: self.did.append("reload"),
+        )
 
-    def handle(self, number: int) -> None:
-        """What Python does when a signal comes."""
-        handler: Any = signal.getsignal(number)
-        handler(number, None)
+    def ask(self) -> None:
+        """Somebody wants it to end."""
+        self.drain.asked(lambda: self.did.append("end"))
 
-    def test_terminated(self) -> None:
-        """TERM and INT drain, then do what they would have done without us."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.pump([0.1] * round(seconds * 10))
+
+    def tearDown(self) -> None:
+        """No timer is left of it."""
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class WaitTests(DrainTestCase):
+    """How long it waits, and for what."""
+
+    def test_idle(self) -> None:
+        """What has nothing to do ends at once, and says nothing."""
+        self.busy = False
+        with capturedLogs() as logs:
+            self.ask()
+        self.assertEqual(self.did, ["leave", "end"])
+        self.assertFalse(self.drain.cut)
+        self.assertEqual(logs, [])
+
+    def test_until_streams_have_finished(self) -> None:
+        """It ends within a moment of the last one."""
+        with capturedLogs() as logs:
+            self.ask()
+            self.wait(5)
+            self.assertEqual(self.did, ["leave"])
             self.busy = False
-            signal.signal(number, lambda number, frame: self.came.append(number))
-            Drain(
-                self.reactor, self.clock, Limits(), self.leave, lambda: True, self.reload
-            ).install()
-            self.handle(number)
-            self.assertEqual(self.came.pop(), number)
-        self.assertEqual((self.left, self.reactor.stopped), (2, 0))
+            self.wait(0.1)
+        self.assertEqual(self.did, ["leave", "end"])
+        self.assertFalse(self.drain.cut)
+        self.assertEqual(
+            [formatEvent(event) for event in logs],
+            ["waiting up to 30 s for streams to finish; a second signal ends at once"],
+        )
 
-    def test_nobody_else(self) -> None:
-        """Where there was no handler the reactor is stopped."""
+    def test_no_longer_than_its_time(self) -> None:
+        """Then it cuts what is left, and says so."""
+        self.assertEqual(LIMITS.drain_timeout, 30)
+        self.ask()
+        self.wait(29.8)
+        self.assertEqual(self.did, ["leave"])
+        with capturedLogs() as logs:
+            self.wait(0.4)
+        self.assertEqual(self.did, ["leave", "end"])
+        self.assertTrue(self.drain.cut)
+        self.assertEqual(
+            [formatEvent(event) for event in logs], ["streams that had not finished are cut"]
+        )
+
+    def test_second_time(self) -> None:
+        """Ends at once, with streams or without."""
+        self.ask()
+        self.ask()
+        self.assertEqual(self.did, ["leave", "end"])
+        self.assertTrue(self.drain.cut)
+
+    def test_second_time_with_nothing_left(self) -> None:
+        """Nothing was cut then."""
+        self.ask()
+        self.busy = False
+        self.ask()
+        self.assertEqual((self.did, self.drain.cut), (["leave", "end"], False))
+
+    def test_third_time(self) -> None:
+        """It has ended already."""
+        for _ in range(3):
+            self.ask()
+        self.assertEqual(self.did, ["leave", "end"])
+
+
+class BrokenTests(DrainTestCase):
+    """Whatever goes wrong, the process ends."""
+
+    def test_leaving_goes_wrong(self) -> None:
+        """The rest is waited for all the same."""
+
+        def broken() -> None:
+            raise ValueError("of this test")
+
+        self.drain._leave = broken
+        self.ask()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.busy = False
+        self.wait(0.1)
+        self.assertEqual(self.did, ["end"])
+
+    def test_looking_goes_wrong(self) -> None:
+        """It does not wait for what it cannot see."""
+        self.ask()
+
+        def broken() -> bool:
+            raise ValueError("of this test")
+
+        self.drain._is_idle = broken
+        self.wait(0.1)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual((self.did, self.drain.cut), (["leave", "end"], True))
+
+
+class SignalTests(DrainTestCase):
+    """What signals do."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ends: list[int] = []
+
+        def end(number: int, frame: Any) -> None:
+            self.ends.append(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
+        self.drain.install()
+
+    def test_first_and_second(self) -> None:
+        """The first drains, the second ends, as Twisted's own handler of the first would."""
+        for first, second in ((signal.SIGTERM, signal.SIGINT),):
+            self.signalled(first)
+            self.assertEqual((self.did, self.ends), (["leave"], []))
+            self.signalled(second)
+            self.assertEqual(self.ends, [first])
+
+    def test_idle(self) -> None:
+        """One is enough."""
+        self.busy = False
+        self.signalled(signal.SIGINT)
+        self.assertEqual(self.ends, [signal.SIGINT])
+
+    def test_hang_up(self) -> None:
+        """Files are read again, and nothing ends."""
+        self.signalled(signal.SIGHUP, signal.SIGHUP)
+        self.assertEqual((self.did, self.ends), (["reload", "reload"], []))
+
+    def test_without_a_handler_before(self) -> None:
+        """The reactor is stopped."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self.drain.install()
         self.busy = False
-        self.handle(signal.SIGTERM)
-        self.assertEqual(self.reactor.stopped, 1)
-
-    def test_hung_up(self) -> None:
-        """HUP reads files again, and ends nothing."""
-        self.drain.install()
-        self.handle(signal.SIGHUP)
-        self.handle(signal.SIGHUP)
-        self.assertEqual((self.reloaded, self.left), (2, 0))
+        self.signalled(signal.SIGTERM)
+        self.assertEqual(self.reactor.stops, 1)

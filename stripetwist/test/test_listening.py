@@ -1,8 +1,8 @@
-"""L{stripetwist.net.listening}: from an address to an open port."""
+"""L{stripetwist.net.listening}: from an address to an open port, or to a sentence."""
 
 import errno
 import socket
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
@@ -12,77 +12,89 @@ from twisted.trial.unittest import SynchronousTestCase
 from stripetwist.core.address import Address
 from stripetwist.net import listening
 from stripetwist.net.files import StartupError
-from stripetwist.net.listening import listen, server_endpoint
-from stripetwist.test.network import Network
+from stripetwist.net.listening import listen
+from stripetwist.test.network import Network, Port
 
 
 class ListenTests(SynchronousTestCase):
-    """Ports that open, and those that do not."""
+    """Ports of a network."""
 
     def setUp(self) -> None:
         self.network = Network()
+        self.factory: Factory[Any] = Factory()
 
-    def listen(self, address: Address) -> Any:
-        """Listen there."""
-        return listen(self.network, address, Factory(), "--listen")
+    def listen(self, text: str) -> Port:
+        """The port that listens at an address."""
+        port = listen(self.network, Address.parse(text), self.factory, "--listen")
+        return cast(Port, port)
 
-    def refused(self, address: Address) -> str:
-        """Why it cannot be listened at: one sentence that names the option."""
-        error = self.assertRaises(StartupError, self.listen, address)
-        text = str(error)
-        self.assertTrue(text.isprintable() and text.startswith("--listen "), text)
-        return text
+    def refused(self, text: str) -> str:
+        """Why it cannot be."""
+        sentence = str(self.assertRaises(StartupError, self.listen, text))
+        self.assertTrue(sentence.isprintable() and sentence.isascii())
+        return sentence
 
-    def test_everywhere(self) -> None:
-        """A bare port is one socket for IPv4 and IPv6, where the system can."""
-        for dual, interface in ((True, "::"), (False, "")):
-            self.patch(socket, "has_dualstack_ipv6", lambda dual=dual: dual)
-            port = self.listen(Address(port=8443))
-            self.assertEqual((port.number, port.interface), (8443, interface))
-            port.stopListening()
+    def fail_with(self, error: Exception) -> None:
+        """Have the system refuse."""
 
-    def test_somewhere(self) -> None:
-        """A host is listened at as it is; port 0 is any that is free."""
-        port = self.listen(Address("127.0.0.1", 0))
-        self.assertEqual(port.interface, "127.0.0.1")
-        self.assertGreater(port.getHost().port, 0)
+        def refuse(*_: object, **__: object) -> None:
+            raise error
+
+        self.patch(self.network, "listenTCP", refuse)
+
+    def test_an_interface(self) -> None:
+        """The port is open there once it is returned."""
+        for text, interface in (("127.0.0.1:81", "127.0.0.1"), ("[::1]:82", "::1")):
+            port = self.listen(text)
+            self.assertEqual(port.interface, interface)
+            self.assertIs(self.network.ports[port.number], port)
+            self.assertIs(port.factory, self.factory)
+
+    def test_every_address(self) -> None:
+        """By one socket for IPv4 and IPv6, where the system has such."""
+        for has, interface in ((True, "::"), (False, "")):
+            self.patch(socket, "has_dualstack_ipv6", lambda has=has: has)
+            self.assertEqual(self.listen(":83").interface, interface)
+            self.network.ports.clear()
+
+    def test_an_endpoint_string(self) -> None:
+        """Is taken as it is."""
+        self.assertEqual(self.listen("tcp:84:interface=127.0.0.2").interface, "127.0.0.2")
 
     def test_taken(self) -> None:
-        """A port in use is named (62)."""
-        self.listen(Address("127.0.0.1", 8443))
-        text = self.refused(Address("127.0.0.1", 8443))
-        self.assertIn("127.0.0.1:8443 cannot be listened at: another program", text[:80])
+        """Another program has the port."""
+        self.listen("127.0.0.1:81")
+        self.assertEqual(
+            self.refused("127.0.0.1:81"),
+            "--listen 127.0.0.1:81 cannot be listened at: another program has that port; "
+            "stop it, or choose another port",
+        )
 
-    def test_other_reasons(self) -> None:
-        """So is one that is not for us, and an address of somebody else."""
+    def test_what_else_the_system_says(self) -> None:
+        """Each has its advice; what nobody expects is quoted."""
         for number, words in (
-            (errno.EACCES, "for root only"),
-            (errno.EADDRNOTAVAIL, "no interface of this machine"),
-            (errno.EMFILE, "Too many"),
+            (errno.EACCES, "root only; choose one above 1023"),
+            (errno.EADDRNOTAVAIL, "no interface of this machine has that address"),
+            (errno.ENOBUFS, "no room\\n"),
         ):
-            error = CannotListenError("", 80, OSError(number, "Too many\nthings"))
-
-            def fail(*args: object, error: CannotListenError = error, **kwargs: object) -> None:
-                raise error
-
-            self.patch(self.network, "listenTCP", fail)
-            self.assertIn(words, self.refused(Address(port=80)))
-
-    def test_endpoint_strings(self) -> None:
-        """Twisted's own strings work; what it cannot make sense of is a sentence."""
-        self.assertIsNotNone(server_endpoint(self.network, Address(raw="tcp:8443"), "--listen"))
-        for raw in ("nonsense:1", "tcp:notanumber", "tcp:", "unix"):
-            text = self.refused(Address(raw=raw))
-            self.assertIn("is no endpoint that Twisted knows", text)
+            self.fail_with(CannotListenError("192.0.2.1", 80, OSError(number, "no room\n")))
+            self.assertIn(words, self.refused("192.0.2.1:80"))
+        self.fail_with(OSError(errno.EADDRINUSE, "in use"))
+        self.assertIn("another program has that port", self.refused("192.0.2.1:80"))
 
     def test_not_at_once(self) -> None:
-        """An endpoint that takes its time is none for us: a start must know."""
+        """An endpoint that is open only later would be too late to refuse."""
 
-        class Slow:
-            """An endpoint."""
+        class Late:
+            """Such an endpoint."""
 
             def listen(self, factory: object) -> "Deferred[Any]":
+                """Not yet."""
                 return Deferred()
 
-        self.patch(listening, "serverFromString", lambda *_: Slow())
-        self.assertIn("not be ready before the start", self.refused(Address(port=80)))
+        self.patch(listening, "serverFromString", lambda *_: Late())
+        self.assertIn("would not be ready before the start", self.refused("late:1:x=2"))
+
+    def test_nonsense(self) -> None:
+        """Strings that no endpoint understands name the option."""
+        self.assertIn("--listen tcp:x is no endpoint", self.refused("tcp:x"))

@@ -53,6 +53,12 @@ class RenderTests(SynchronousTestCase):
             "    12       active  12.3 ms  1 MB  2 kB   0 B        cut\\x1b\n",
         )
 
+    def test_a_session_that_is_called_like_its_key(self) -> None:
+        """Has that name once."""
+        session = {"id": "a1b2", "role": "client", "key": "client-1", "name": "client-1"}
+        text = render({"role": "server", "sessions": [session]}, 0.0)
+        self.assertIn("\n  session a1b2 client client-1  up", text)
+
     def test_a_process_without_sessions(self) -> None:
         """Has its line."""
         self.assertEqual(

@@ -1,0 +1,242 @@
+"""L{stripetwist.net.client}: the client side as one service, against a whole server."""
+
+import re
+from typing import Any
+
+from stripetwist.core.address import Address
+from stripetwist.core.policy import Policy
+from stripetwist.net.client import Client
+from stripetwist.net.files import StartupError
+from stripetwist.net.server import Server
+from stripetwist.net.socks import SocksFactory
+from stripetwist.net.tls import ServerCreator
+from stripetwist.test.link_case import PORT, LinkTestCase, Script, Scripts, certificate
+from stripetwist.testing import pattern
+
+SOCKS = 1080
+REQUEST = b"\x05\x01\x00" + b"\x05\x01\x00\x01\xcb\x00\x71\x09\x00\x50"
+ANSWER = b"\x05\x00" + b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
+
+
+class ClientTestCase(LinkTestCase):
+    """A server, a client with a proxy port, and a target at port 80."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = Server(
+            self.network,
+            self.ground(),
+            self.keys,
+            Policy(("all",)),
+            ServerCreator(certificate()),
+        )
+        self.server.listen(Address("192.0.2.1", PORT))
+        self.server.startService()
+        self.target = Scripts()
+        self.network.listenTCP(80, self.target)
+        self.stopped = False
+
+    def start(self) -> list[str]:
+        """Start a client and let it connect; what is logged meanwhile."""
+        ground = self.ground()
+        self.client = Client(self.network, ground, self.link)
+        self.front = SocksFactory(self.client.opener, self.network, ground.limits)
+        self.client.listen(Address("127.0.0.1", SOCKS), self.front)
+        self.client.startService()
+        return self.logged(lambda: self.network.run(0.5))
+
+    def program(self, first: bytes = REQUEST) -> Script:
+        """A local program that uses the proxy."""
+        scripts = Scripts(lambda wire: wire.write(first))
+        self.network.connectTCP("127.0.0.1", SOCKS, scripts)
+        self.network.run(0.4)
+        return scripts.made[0]
+
+    def stop_client(self) -> None:
+        """Stop it; that takes no time."""
+        stopping = self.client.stopService()
+        self.network.run(0.3)
+        self.successResultOf(stopping)
+        self.stopped = True
+
+    def tearDown(self) -> None:
+        """Nothing is left of either."""
+        if not self.stopped:
+            self.stop_client()
+        stopping = self.server.stopService()
+        self.network.run(0.3)
+        self.successResultOf(stopping)
+        self.assertEqual(list(self.network.ports), [80])
+        super().tearDown()
+
+
+class UseTests(ClientTestCase):
+    """Programs that use it."""
+
+    def test_whole_way(self) -> None:
+        """From a program through the proxy, six floors and TLS to a target, and back."""
+        self.start()
+        program = self.program()
+        self.assertEqual(program.got, ANSWER)
+        there, back = pattern(300_000), pattern(300_000, 1)
+        target = self.target.made[0]
+        for wire, data in ((program.transport, there), (target.transport, back)):
+            wire.write(data)  # type: ignore[union-attr]
+        self.network.run(2)
+        self.assertEqual((target.got, program.got[len(ANSWER) :]), (there, back))
+        self.assertEqual(self.front.active, 1)
+        self.assertFalse(self.client.is_idle())
+        for wire in (program.transport, target.transport):
+            wire.loseConnection()  # type: ignore[union-attr]
+        self.network.run(0.5)
+        self.assertTrue(program.lost and target.lost)
+        self.assertTrue(self.client.is_idle() and self.server.is_idle())
+
+    def test_refused(self) -> None:
+        """What the server refuses is refused to the program, by the code that fits."""
+        self.start()
+        listening = self.network.ports.pop(80)
+        program = self.program()
+        self.assertEqual(program.got[:4], b"\x05\x00\x05\x05")
+        self.network.ports[80] = listening
+
+    def test_before_the_session(self) -> None:
+        """A program that is early waits for the session."""
+        listening = self.network.ports.pop(PORT)
+        self.start()
+        program = self.program()
+        self.assertEqual(program.got, b"\x05\x00")
+        self.network.ports[PORT] = listening
+        self.network.run(3)
+        self.assertEqual(program.got, ANSWER)
+
+    def test_early_and_half_closed(self) -> None:
+        """A program that says all at once and ends has it delivered, and is answered (D13)."""
+        self.start()
+
+        def say(wire: Any) -> None:
+            wire.write(REQUEST + b"abc")
+            wire.loseWriteConnection()
+
+        self.network.connectTCP("127.0.0.1", SOCKS, Scripts(say))
+        self.network.run(0.5)
+        self.assertEqual(self.target.made[0].got, b"abc")
+        self.assertTrue(self.target.made[0].lost)
+
+
+class SayTests(ClientTestCase):
+    """What its user reads."""
+
+    def test_connected(self) -> None:
+        """Where to, over how many, how far; where the proxy is, and how to try it."""
+        lines = [line for line in self.start() if line.startswith("  ")]
+        self.assertEqual(len(lines), 3)
+        self.assertTrue(
+            re.fullmatch(r"  connected   192\.0\.2\.1:8443, 3 subflows, [12]\d ms", lines[0]),
+            lines[0],
+        )
+        self.assertEqual(lines[1], "  proxy       127.0.0.1:1080   SOCKS5")
+        self.assertIn("curl -x socks5h://127.0.0.1:1080 https://", lines[2])
+
+    def test_some_are_missing(self) -> None:
+        """After two seconds it says what there is."""
+        self.network.callLater(0.03, self.network.silent.add, PORT)
+        lines = self.start()
+        self.assertNotIn("connected", " ".join(lines))
+        lines = self.logged(lambda: self.network.run(2))
+        self.assertIn("2 subflows", " ".join(lines))
+
+    def test_once_per_outage(self) -> None:
+        """A subflow that comes and goes is nothing to tell; a return after an outage is."""
+        self.start()
+        self.network.run(1.5)
+        self.network.living[0].cut()
+        lines = self.logged(lambda: self.network.run(1))
+        self.assertNotIn("connected", " ".join(lines))
+        for cable in self.network.living:
+            cable.cut()
+        lines = self.logged(lambda: self.network.run(1))
+        self.assertEqual(len([one for one in lines if "connected" in one]), 1)
+
+    def test_stopped_before_it_is_told(self) -> None:
+        """Nothing is told of a session that was ended meanwhile, and no timer is left."""
+        self.server.acceptor.limits = self.limits.__class__(max_subflows=2)
+        self.start()
+        self.assertEqual(
+            self.logged(self.stop_client), ["client-1: session over: the client was stopped"]
+        )
+
+    def test_snapshot(self) -> None:
+        """Everything at a glance, without secrets."""
+        self.start()
+        self.program()
+        self.program(b"GET / HTTP/1.1\r\n\r\n")
+        snapshot: Any = self.client.snapshot()
+        self.assertEqual((snapshot["server"], snapshot["last_error"]), ("192.0.2.1:8443", ""))
+        self.assertEqual(len(snapshot["sessions"]), 1)
+        counters = snapshot["counters"]
+        self.assertEqual((counters["socks_active"], counters["socks_opened"]), (1, 1))
+        self.assertEqual(counters["socks_wrong_protocol"], 1)
+        self.assertNotIn(repr(self.link.secret)[2:-1], repr(snapshot))
+
+    def test_without_a_front(self) -> None:
+        """A client without a proxy port can be shown, too."""
+        client = Client(self.network, self.ground(), self.link)
+        self.assertEqual(client.snapshot()["counters"], {})
+        self.assertTrue(client.is_idle())
+        self.successResultOf(client.stopService())
+        self.start()
+
+    def test_everywhere(self) -> None:
+        """A proxy port on every address is tried at this machine's own."""
+        client = Client(self.network, self.ground(), self.link)
+        front = SocksFactory(client.opener, self.network, self.limits)
+        client.listen(Address(port=SOCKS), front)
+        self.assertEqual(client._where, "127.0.0.1:1080")
+        error = self.assertRaises(StartupError, client.listen, Address(port=SOCKS), front)
+        self.assertIn("--socks", str(error)[:10])
+        self.successResultOf(client.stopService())
+        self.start()
+
+
+class EndTests(ClientTestCase):
+    """How it ends."""
+
+    def test_leave(self) -> None:
+        """The proxy port is closed once, whoever asks; streams go on."""
+        self.start()
+        program = self.program()
+        port: Any = self.network.ports[SOCKS]
+        self.client.leave()
+        self.client.leave()
+        self.assertEqual(port.stopped, 1)
+        program.transport.write(b"still there")  # type: ignore[union-attr]
+        self.network.run(0.3)
+        self.assertEqual(self.target.made[0].got, b"still there")
+        self.stop_client()
+        self.assertEqual(port.stopped, 1)
+        self.assertTrue(program.lost)
+
+    def test_busy_until_the_last_byte_has_left(self) -> None:
+        """A program that takes its bytes slowly is waited for."""
+        self.start()
+        program = self.program()
+        wire: Any = program.transport
+        wire.pauseProducing()
+        self.target.made[0].transport.write(pattern(400_000))  # type: ignore[union-attr]
+        self.target.made[0].transport.loseConnection()  # type: ignore[union-attr]
+        wire.loseWriteConnection()
+        self.network.run(1)
+        self.assertFalse(self.client.is_idle())
+        wire.resumeProducing()
+        self.network.run(1)
+        self.assertEqual(len(program.got), len(ANSWER) + 400_000)
+        self.assertTrue(self.client.is_idle())
+
+    def test_stop_in_use(self) -> None:
+        """Programs are cut, the server is told, and its target is reset."""
+        self.start()
+        program, waiting = self.program(), self.program(b"\x05")
+        self.stop_client()
+        self.assertTrue(program.lost and waiting.lost and self.target.made[0].lost)
+        self.assertEqual(self.server.acceptor.door.sessions, {})

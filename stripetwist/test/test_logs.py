@@ -1,0 +1,42 @@
+"""L{stripetwist.net.logs}: how much is logged."""
+
+from typing import Any
+
+from twisted.logger import Logger, LogLevel, LogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from stripetwist.net.logs import limit_level
+from stripetwist.test.process_case import Beginner
+
+
+class LimitTests(SynchronousTestCase):
+    """What gets through to an observer that twistd makes later."""
+
+    def passed(self, level: str) -> list[str]:
+        """The levels of which an event gets through."""
+        got: list[Any] = []
+        beginner = Beginner()
+        limit_level(beginner, level)
+        beginner.beginLoggingTo([got.append], redirectStandardIO=False)
+        log = Logger("stripetwist.probe", observer=LogPublisher(*beginner.observers))
+        for each in LogLevel.iterconstants():
+            log.emit(each, "an event")
+        return [event["log_level"].name for event in got]
+
+    def test_a_level_and_what_is_worse(self) -> None:
+        """As the option says."""
+        levels = ["debug", "info", "warn", "error", "critical"]
+        for at, level in enumerate(levels):
+            self.assertEqual(self.passed(level), levels[at:])
+
+    def test_every_observer_is_limited(self) -> None:
+        """Also when there are several."""
+        first: list[Any] = []
+        second: list[Any] = []
+        beginner = Beginner()
+        limit_level(beginner, "warn")
+        beginner.beginLoggingTo([first.append, second.append])
+        log = Logger("stripetwist.probe", observer=LogPublisher(*beginner.observers))
+        log.info("quiet")
+        log.warn("loud")
+        self.assertEqual([len(first), len(second)], [1, 1])

@@ -1,0 +1,239 @@
+"""L{stripetwist.net.server}: the server side as one service."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+
+from stripetwist.core.address import Address
+from stripetwist.core.errors import Code
+from stripetwist.core.policy import Policy
+from stripetwist.core.target import OpenRequest, Target
+from stripetwist.net.certificates import CertificateFiles
+from stripetwist.net.dialer import Dialer
+from stripetwist.net.files import StartupError
+from stripetwist.net.keyfile import Key
+from stripetwist.net.server import Server
+from stripetwist.net.tls import ServerCreator
+from stripetwist.test.link_case import PORT, LinkTestCase, Scripts, certificate
+
+
+class ServerTestCase(LinkTestCase):
+    """A server in a network, with targets."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.make()
+        self.server.listen(Address("192.0.2.1", PORT))
+        self.server.startService()
+        self.running = True
+
+    def make(self) -> Server:
+        """One that is not running yet."""
+        self.creator = ServerCreator(certificate())
+        return Server(self.network, self.ground(), self.keys, Policy(("all",)), self.creator)
+
+    def opened(self, target: str, port: int, dialer: Dialer) -> "Deferred[Any]":
+        """Have the server reach a target."""
+        assert dialer.driver is not None
+        opening = dialer.driver.open(OpenRequest(Target.of(target, port)))
+        self.network.run(0.3)
+        return opening
+
+    def up(self, link: Any = None) -> Dialer:
+        """A client with a session."""
+        dialer = self.dial(link)
+        self.network.run(0.4)
+        assert dialer.driver is not None
+        return dialer
+
+    def stop_server(self) -> None:
+        """Stop it; it takes no time."""
+        stopping = self.server.stopService()
+        self.network.run(0.2)
+        self.successResultOf(stopping)
+        self.running = False
+
+    def tearDown(self) -> None:
+        """Nothing is left."""
+        for dialer in list(self.dialers):
+            self.stop(dialer)
+        if self.running:
+            self.stop_server()
+        self.assertEqual(self.network.ports.keys() - {80}, set())
+        super().tearDown()
+
+
+class ReachTests(ServerTestCase):
+    """What it reaches for its guests."""
+
+    def test_reached(self) -> None:
+        """A target is dialed, and its bytes come through."""
+        self.network.listenTCP(80, Scripts(lambda wire: wire.write(b"banner")))
+        stream = self.successResultOf(self.opened("203.0.113.9", 80, self.up()))
+        got: list[bytes] = []
+        stream.protocol.dataReceived = got.append
+        stream.resumeProducing()
+        self.network.run(0.2)
+        self.assertEqual(got, [b"banner"])
+        self.assertFalse(self.server.is_idle())
+        counters: Any = self.server.snapshot()["counters"]
+        self.assertEqual((counters["reached"], counters["opening"]), (1, 0))
+        stream.abortConnection()
+        self.network.run(0.2)
+        self.assertTrue(self.server.is_idle())
+
+    def test_never_itself(self) -> None:
+        """Its own port is no target, not even while it is being closed (T-X2-6)."""
+        dialer = self.up()
+        sentence = self.refusal(self.opened("192.0.2.1", PORT, dialer), Code.NOT_ALLOWED)
+        self.assertIn("192.0.2.1:8443", sentence)
+        opener = self.server.exit
+        stopping = self.server.stopService()
+        request = OpenRequest(Target.of("192.0.2.1", PORT))
+        self.refusal(opener.open(request), Code.NOT_ALLOWED)
+        self.network.run(0.2)
+        self.successResultOf(stopping)
+        self.running = False
+
+    def test_narrower_key(self) -> None:
+        """A key may be for less than the server allows."""
+        self.keys.insert(Key("narrow", bytes(32), "client", allow=("10.0.0.0/8",)))
+        dialer = self.up(replace(self.link, key_id="narrow", secret=bytes(32)))
+        self.network.listenTCP(80, Scripts())
+        self.successResultOf(self.opened("10.1.2.3", 80, dialer)).abortConnection()
+        sentence = self.refusal(self.opened("203.0.113.9", 80, dialer), Code.NOT_ALLOWED)
+        self.assertIn("key", sentence)
+
+    def test_dial_is_given_up_with_its_session(self) -> None:
+        """A target that is slow to answer is not waited for once nobody wants it."""
+        self.network.silent.add(80)
+        dialer = self.up()
+        opening = self.opened("203.0.113.9", 80, dialer)
+        self.assertNoResult(opening)
+        self.stop(dialer)
+        self.network.run(0.2)
+        self.refusal(opening, Code.GENERAL)
+        self.assertEqual(self.network.dials[-1].state, "stopped")
+        self.assertEqual(self.server.exit.opening, 0)
+
+
+class LookTests(ServerTestCase):
+    """What it notices while it runs."""
+
+    def test_revoked_key(self) -> None:
+        """Its sessions are closed within 5 s (50)."""
+        key = self.keys.add("desk")
+        dialer = self.up(replace(self.link, key_id="desk", secret=key.secret))
+        other = self.up()
+        self.keys.revoke("desk")
+        self.network.run(2.5)
+        self.assertIsNone(dialer.driver)
+        self.assertTrue(other.is_alive())
+        self.assertIn("does not accept the key", dialer.last_error)
+
+    def test_expired_key(self) -> None:
+        """And so are those of a key whose time has come."""
+        soon = datetime.now(UTC) + timedelta(milliseconds=400)
+        self.keys.insert(Key("short", bytes(32), "client", expires=soon))
+        dialer = self.up(replace(self.link, key_id="short", secret=bytes(32)))
+        self.patch(self.keys, "lookup", lambda *_: None)
+        self.network.run(2.5)
+        self.assertIsNone(dialer.driver)
+
+    def test_look_that_fails(self) -> None:
+        """A look that fails is logged and not the last."""
+        looks: list[int] = []
+
+        def broken(now: datetime) -> set[str]:
+            looks.append(1)
+            raise OSError("of this test")
+
+        self.patch(self.keys, "reload_if_changed", broken)
+        self.network.run(4.5, 0.1)
+        self.assertEqual(len(looks), 2)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+
+    def test_new_certificate(self) -> None:
+        """A certificate that changed is used from the next connection on."""
+        changed = iter([False, True])
+
+        class Files:
+            """The user's files."""
+
+            current = certificate(1)
+
+            def reload_if_changed(self) -> bool:
+                return next(changed)
+
+        files: Any = Files()
+        self.server.certificates = files
+        self.up()
+        lines = self.logged(lambda: (self.server.look(), self.server.look())[0])  # type: ignore[func-returns-value]
+        self.assertEqual(lines, ["the TLS certificate was read again"])
+        self.server.certificates = None
+        late = self.dial()
+        self.network.run(0.4)
+        self.assertIn("not the server of this link", late.last_error)
+
+    def test_broken_certificate(self) -> None:
+        """One that cannot be used is a sentence in the log, and changes nothing."""
+
+        class Files(CertificateFiles):
+            """Files that were overwritten by something else."""
+
+            def __init__(self) -> None:
+                """Without any."""
+
+            def reload_if_changed(self) -> bool:
+                raise StartupError("the TLS certificate is wrong")
+
+        self.server.certificates = Files()
+        self.assertEqual(self.logged(self.server.look), ["the TLS certificate is wrong"])
+        self.up()
+
+
+class StopTests(ServerTestCase):
+    """How it ends."""
+
+    def test_port_is_taken(self) -> None:
+        """Before it starts, with a sentence."""
+        error = self.assertRaises(StartupError, self.make().listen, Address("192.0.2.1", PORT))
+        self.assertIn("--listen 192.0.2.1:8443", str(error)[:80])
+
+    def test_leave(self) -> None:
+        """Leaving refuses what is new and lets streams finish."""
+        self.network.listenTCP(80, Scripts())
+        dialer = self.up()
+        stream = self.successResultOf(self.opened("203.0.113.9", 80, dialer))
+        self.server.leave()
+        self.refusal(self.opened("203.0.113.9", 80, dialer), Code.GOING_AWAY)
+        self.assertFalse(self.server.is_idle())
+        self.assertIsNone(stream.protocol.lost)
+
+    def test_stop(self) -> None:
+        """Its ports are closed, its guests are told, and its targets are reset."""
+        targets = Scripts()
+        self.network.listenTCP(80, targets)
+        dialer = self.up()
+        self.successResultOf(self.opened("203.0.113.9", 80, dialer))
+        self.stop_server()
+        self.assertIsNone(dialer.driver)
+        self.assertTrue(targets.made[0].lost)
+        self.assertEqual(list(self.network.ports), [80])
+
+    def test_port_that_does_not_close(self) -> None:
+        """Whatever becomes of a port, the rest is ended."""
+        self.up()
+        port: Any = self.network.ports[PORT]
+        self.patch(port, "stopListening", lambda: fail(ValueError("of this test")))
+        self.stop_server()
+        del self.network.ports[PORT]
+        self.assertEqual(self.server.acceptor.door.sessions, {})
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    def test_never_started(self) -> None:
+        """A server that was made but not started can be stopped."""
+        server = self.make()
+        self.successResultOf(server.stopService())
