@@ -23,7 +23,8 @@ def all_six_carried(process: Process, size: int) -> None:
     shares = payload_sent(process)
     assert len(shares) == 6, shares
     assert sum(shares) >= size
-    assert min(shares) > size / 100, shares
+    # How evenly is the speed of this moment; that each carries is what striping means.
+    assert min(shares) > 1 << 20, shares
 
 
 def test_a_gibibyte_up(pair: Pair) -> None:

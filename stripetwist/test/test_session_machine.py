@@ -20,7 +20,9 @@ from stripetwist.testing import Pair, pattern
 
 _LONG = os.environ.get("STRIPETWIST_HYPOTHESIS") == "long"
 _QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+# The short run is the same each time: what it finds, everybody finds; the long one explores.
 SETTINGS = settings(
+    derandomize=not _LONG,
     max_examples=1000 if _LONG else 60,
     stateful_step_count=100 if _LONG else 50,
     deadline=None,
@@ -33,7 +35,7 @@ WHICH = st.integers(0, 30)
 PART = st.sampled_from([0.0, 0.3, 0.7, 0.99, 1.0])
 SIZE = st.sampled_from([0, 1, 10, 100, 1500, 9000, 70_000, 250_000])
 SECONDS = st.sampled_from([0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.1, 4.0])
-RATE = st.sampled_from([5e4, 1e6, 5e6])
+RATE = st.sampled_from([2e5, 1e6, 5e6])
 DELAY = st.sampled_from([0.001, 0.02, 0.15])
 
 
@@ -130,10 +132,10 @@ class SessionMachine(RuleBasedStateMachine):
         """Let time pass."""
         self.world.advance(seconds)
 
-    @rule(rate=RATE, delay=DELAY, checked=st.booleans())
-    def add(self, rate: float, delay: float, checked: bool) -> None:
+    @rule(rate=RATE, delay=DELAY)
+    def add(self, rate: float, delay: float) -> None:
         """One more subflow."""
-        self.world.add(rate, delay, checked)
+        self.world.add(rate, delay)
 
     @rule(which=WHICH, end=END)
     def corrupt(self, which: int, end: int) -> None:
@@ -223,6 +225,34 @@ class MachineTests(SynchronousTestCase):
     def test_whatever_happens(self) -> None:
         """Bytes come out as they went in, and everything ends."""
         run_state_machine_as_test(SessionMachine, settings=SETTINGS)
+
+
+class OpenFindingTests(SynchronousTestCase):
+    """What the long run has found and nobody has explained yet."""
+
+    def test_two_cuts_in_duties_and_a_sleep(self) -> None:
+        """Bytes of another place of the stream come out; in the engine or in this world."""
+        state = SessionMachine()
+        sizes = [(0, 100), (0, 1500), (1, 1500), (1, 1500), (1, 0)]
+        state.begin(MIB, 20_000, 2, (1e6, 0.02), sizes, 0.0)
+        state.policy(end=0, accepts=True)
+        state.write_everywhere(seconds=0.1, size=250_000)
+        state.half_close(end=0, which=12)
+        state.half_close(end=0, which=30)
+        state.policy(end=0, accepts=False)
+        state.join_at_one_end(end=0)
+        state.lose_at_one_end(end=1, which=27)
+        state.write_everywhere(seconds=0.3, size=1500)
+        state.join_at_one_end(end=1)
+        state.slice(size=61, which=0)
+        state.cut_in_a_duty(end=1, keep=0.99, which=11)
+        state.policy(end=1, accepts=True)
+        state.policy(end=0, accepts=True)
+        state.cut_in_a_duty(end=1, keep=0.3, which=14)
+        state.sleep(end=1, seconds=0.03)
+        state.holds()
+
+    test_two_cuts_in_duties_and_a_sleep.todo = "unexplained"  # type: ignore[attr-defined]
 
 
 class ExampleTests(SynchronousTestCase):
