@@ -181,6 +181,7 @@ class End:
         self._busy = False
         self._watched: dict[int, FrameParser] = {}
         self._missed: list[Callable[[], None]] | None = None
+        self._line: list[Callable[[], None]] | None = None
 
     # ---- the application
 
@@ -332,9 +333,13 @@ class End:
 
     def came(self, subflow_id: int, data: bytes) -> None:
         """Bytes came on a connection."""
-        if self._missed is not None:
-            self._missed.append(lambda: self.came(subflow_id, data))
-            return
+        line = self._line if self._missed is None else self._missed
+        if line is None:
+            self._take(subflow_id, data)
+        else:
+            line.append(lambda: self._take(subflow_id, data))
+
+    def _take(self, subflow_id: int, data: bytes) -> None:
         if subflow_id not in self.pipes:
             return
         try:
@@ -358,11 +363,16 @@ class End:
         self._missed = []
 
     def wake(self) -> None:
-        """It goes on: the timer first, then what has come, as a reactor would."""
-        missed, self._missed = self._missed or [], None
+        """
+        It goes on: the timer first, then what has come, as a reactor would.
+
+        What comes meanwhile, a cut's last bytes say, stands in line behind that.
+        """
+        self._line, self._missed = self._missed or [], None
         self._tick()
-        for call in missed:
-            call()
+        while self._line:
+            self._line.pop(0)()
+        self._line = None
 
     def close(self, code: Code = Code.NO_ERROR, reason: str = "done") -> None:
         """End the session in order."""

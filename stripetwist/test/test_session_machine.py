@@ -35,7 +35,7 @@ WHICH = st.integers(0, 30)
 PART = st.sampled_from([0.0, 0.3, 0.7, 0.99, 1.0])
 SIZE = st.sampled_from([0, 1, 10, 100, 1500, 9000, 70_000, 250_000])
 SECONDS = st.sampled_from([0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.1, 4.0])
-RATE = st.sampled_from([2e5, 1e6, 5e6])
+RATE = st.sampled_from([5e4, 1e6, 5e6])
 DELAY = st.sampled_from([0.001, 0.02, 0.15])
 
 
@@ -132,10 +132,10 @@ class SessionMachine(RuleBasedStateMachine):
         """Let time pass."""
         self.world.advance(seconds)
 
-    @rule(rate=RATE, delay=DELAY)
-    def add(self, rate: float, delay: float) -> None:
+    @rule(rate=RATE, delay=DELAY, checked=st.booleans())
+    def add(self, rate: float, delay: float, checked: bool) -> None:
         """One more subflow."""
-        self.world.add(rate, delay)
+        self.world.add(rate, delay, checked)
 
     @rule(which=WHICH, end=END)
     def corrupt(self, which: int, end: int) -> None:
@@ -227,11 +227,11 @@ class MachineTests(SynchronousTestCase):
         run_state_machine_as_test(SessionMachine, settings=SETTINGS)
 
 
-class OpenFindingTests(SynchronousTestCase):
-    """What the long run has found and nobody has explained yet."""
+class WorldTests(SynchronousTestCase):
+    """What the long run has found in the simulated world itself."""
 
     def test_two_cuts_in_duties_and_a_sleep(self) -> None:
-        """Bytes of another place of the stream come out; in the engine or in this world."""
+        """A subflow that is cut while its end wakes up still delivers its bytes in order."""
         state = SessionMachine()
         sizes = [(0, 100), (0, 1500), (1, 1500), (1, 1500), (1, 0)]
         state.begin(MIB, 20_000, 2, (1e6, 0.02), sizes, 0.0)
@@ -251,8 +251,6 @@ class OpenFindingTests(SynchronousTestCase):
         state.cut_in_a_duty(end=1, keep=0.3, which=14)
         state.sleep(end=1, seconds=0.03)
         state.holds()
-
-    test_two_cuts_in_duties_and_a_sleep.todo = "unexplained"  # type: ignore[attr-defined]
 
 
 class ExampleTests(SynchronousTestCase):
