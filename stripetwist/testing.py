@@ -1,6 +1,7 @@
 """Public fakes: two sessions joined by simulated subflows on simulated time."""
 
 import heapq
+import math
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -11,11 +12,9 @@ from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.errors import Code, FramingError, OpenRefused
 from stripetwist.core.frames import Checksum, Frame, FrameParser
+from stripetwist.core.progress import KernelView
 from stripetwist.core.session import PeerLimits, Session
 from stripetwist.core.target import OpenRequest, Target
-
-# What a socket with TCP_NOTSENT_LOWAT holds unsent when it asks for more.
-_LOWAT = 32 * KIB
 
 
 class EventHeap:
@@ -54,6 +53,8 @@ class Pipe:
     @ivar rate: bytes per second.
     @ivar delay: seconds one way.
     @ivar slice: bytes come out in pieces of at most this.
+    @ivar lowat: bytes still unsent when it asks for more, as with TCP_NOTSENT_LOWAT.
+    @ivar back: the other direction of the connection.
     @ivar carried: bytes delivered.
     """
 
@@ -62,6 +63,8 @@ class Pipe:
         self.rate = rate
         self.delay = delay
         self.slice = 16 * KIB
+        self.lowat = 4 * KIB
+        self.back = self
         self.carried = 0
         self.deliver: Callable[[bytes], None] = lambda data: None
         self.drained: Callable[[], None] = lambda: None
@@ -69,6 +72,8 @@ class Pipe:
         self._flying: deque[bytes] = deque()
         self._due = 0
         self._stalled = False
+        self._stalled_at = 0.0
+        self._written = 0
         self.closed = False
 
     @property
@@ -76,16 +81,30 @@ class Pipe:
         """Bytes written and not delivered."""
         return sum(map(len, self._flying))
 
+    def passed(self, delay: float) -> tuple[int, float]:
+        """Bytes that have gone through C{delay} seconds ago, and how long the last is away."""
+        now = self._stalled_at if self._stalled else self._heap.now
+        left = self._busy_until + delay - now
+        ago = max(0.0, -left) + self._heap.now - now
+        return self._written - math.ceil(max(0.0, left) * self.rate), ago
+
+    def kernel(self) -> KernelView:
+        """What the writing end's kernel sees."""
+        acked = self.passed(2 * self.delay)
+        received = self.back.passed(self.back.delay)
+        return KernelView(*acked, *received, acked[0] < self._written, 2 * self.delay)
+
     def write(self, data: bytes) -> None:
         """Take a batch; asks for more through C{drained}."""
         if self.closed:
             return
+        self._written += len(data)
         for at in range(0, len(data), self.slice):
             piece = data[at : at + self.slice]
             self._flying.append(piece)
             self._busy_until = max(self._heap.now, self._busy_until) + len(piece) / self.rate
             self._heap.at(self._busy_until + self.delay, self._arrive)
-        self._heap.at(self._busy_until - _LOWAT / self.rate, self._drain)
+        self._heap.at(self._busy_until - self.lowat / self.rate, self._drain)
 
     def _drain(self) -> None:
         if not self.closed and not self._stalled:
@@ -101,7 +120,9 @@ class Pipe:
 
     def stall(self) -> None:
         """Deliver nothing, and take nothing more, until C{resume}."""
-        self._stalled = True
+        if not self._stalled:
+            self._stalled = True
+            self._stalled_at = self._heap.now
 
     def resume(self) -> None:
         """Go on; what has waited comes at once."""
@@ -281,6 +302,9 @@ class End:
             self.session.accept(event.stream_id)
         elif isinstance(event, events.SubflowDead):
             self.on_dead(event.subflow_id)
+        elif isinstance(event, events.SubflowPaced):
+            if (pipe := self.pipes.get(event.subflow_id)) is not None:
+                pipe.lowat = event.batch // 2
         elif isinstance(event, events.StreamAccepted):
             self.streams[event.stream_id].accepted = True
         elif isinstance(event, events.StreamReadable):
@@ -312,8 +336,14 @@ class End:
             return
         self._timer = float("inf")
         if self.session.next_deadline() <= self.heap.now:
+            self._ask_kernel()
             self.session.deadline_reached(self.heap.now)
         self.turn()
+
+    def _ask_kernel(self) -> None:
+        for subflow_id in self.session.doubtful(self.heap.now):
+            if (pipe := self.pipes.get(subflow_id)) is not None:
+                self.session.kernel_says(subflow_id, pipe.kernel(), self.heap.now)
 
     # ---- its subflows
 
@@ -412,6 +442,7 @@ class Pair:
         self._next += 1
         there = Pipe(self.heap, rate, delay)
         back = Pipe(self.heap, rate_back or rate, delay)
+        there.back, back.back = back, there
         for end, mine, theirs in ((self.a, there, back), (self.b, back, there)):
             end.join(subflow_id, mine, 2 * delay, checksum)
             theirs.deliver = _bound(end.came, subflow_id)

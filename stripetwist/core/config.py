@@ -54,6 +54,9 @@ class Limits:
     frame_large: int = 64 * KIB
     frame_large_above: float = 2e6
     batch: int = 64 * KIB
+    batch_first: int = 10 * KIB
+    batch_least: int = 4 * KIB
+    batch_time: float = 0.05
 
     # control that a peer can make us owe
     max_control_items: int = 10_000
@@ -66,6 +69,9 @@ class Limits:
     stall_margin: float = 0.025
     dead_alive: float = 1.0
     dead_alone: float = 20.0
+    slow_below: float = 100e3
+    slow_share: float = 0.05
+    slow_rest: float = 5.0
     ping_busy: float = 5.0
     ping_idle: float = 25.0
     pings_missed: int = 4

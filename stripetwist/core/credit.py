@@ -166,11 +166,12 @@ class ReceiveWindow:
         return True
 
     def _comes_fast(self, came: int, now: float) -> bool:
-        """Whether, measured over about a round trip, two fifths of the window come in one."""
+        """Whether two fifths of the window come in a round trip, or in less."""
         elapsed = now - self._measured_at
+        size: float = came - self._measured_from
         if elapsed < self._round_trip * 3 / 4:
-            return False
-        size = (came - self._measured_from) * self._round_trip / elapsed
+            return size >= self.size * 2 / 5
+        size *= self._round_trip / elapsed
         self._measured_at, self._measured_from = now, came
         # The longest of the subflows that carry the stream; it is forgotten with them.
         self._round_trip = max(self._round_trip / 2, _SHORTEST)

@@ -68,6 +68,14 @@ class SubflowDead:
 
 
 @dataclass(frozen=True, slots=True)
+class SubflowPaced:
+    """A subflow has turned out faster or slower: how many bytes it is given at a time."""
+
+    subflow_id: int
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
 class PeerGoesAway:
     """The peer takes no new streams."""
 
@@ -91,6 +99,7 @@ Event = (
     | StreamReset
     | StreamFinished
     | SubflowDead
+    | SubflowPaced
     | PeerGoesAway
     | SessionClosed
 )

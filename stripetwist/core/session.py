@@ -9,6 +9,7 @@ from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.errors import Code, FramingError, OpenRefused, ProtocolError
 from stripetwist.core.frames import HEADER_SIZE, TICK, Frame
 from stripetwist.core.outbox import Outbox
+from stripetwist.core.progress import KernelView
 from stripetwist.core.streams import Streams
 from stripetwist.core.subflow import NEVER, State, Subflow
 from stripetwist.core.subflows import Subflows
@@ -94,6 +95,18 @@ class Session:
         if (subflow := self._subflows.alive.get(subflow_id)) is not None:
             subflow.since_drain = 0
 
+    def kernel_says(self, subflow_id: int, view: KernelView, now: float) -> None:
+        """What the kernel sees of a connection that C{doubtful} names."""
+        self._subflows.kernel_says(subflow_id, view, now)
+
+    def doubtful(self, now: float) -> list[int]:
+        """
+        Ids of the subflows about to be asked, suspected or given up for their silence.
+
+        The owner asks the kernel about them before it calls C{deadline_reached}.
+        """
+        return self._subflows.doubtful(now, bool(self._streams.table))
+
     def received(self, subflow_id: int, data: bytes, now: float) -> None:
         """
         Bytes came on a subflow.
@@ -149,7 +162,7 @@ class Session:
         if subflow is None or not subflow.has_room_for_control:
             return []
         outbox = self._outbox
-        carries = subflow.state is State.ACTIVE
+        carries = self._subflows.carries(subflow, now)
         drained = subflow.since_drain == 0
         out: list[bytes] = []
         # Noted in the ledger in the order of the wire: an acknowledgement counts its bytes.
@@ -171,7 +184,7 @@ class Session:
             subflow.put_control(control, out, now)
 
     def _poll_data(self, subflow: Subflow, out: list[bytes], now: float) -> None:
-        room = self._limits.batch
+        room = subflow.batch
         payload = subflow.frame_payload
         outbox = self._outbox
         while room > 0:
@@ -303,7 +316,10 @@ class Session:
     def _on_ack(self, subflow: Subflow, frame: Frame, now: float) -> None:
         _, _, aux, _, offset, pieces, _ = frame
         others = frames.parse_acks(b"".join(pieces)) if pieces else ()
+        batch = subflow.batch
         self._streams.arrived(subflow.acked(offset, aux * TICK, now))
+        if subflow.batch != batch:
+            self._events.append(events.SubflowPaced(subflow.subflow_id, subflow.batch))
         self._subflows.recovered(subflow)
         for other_id, parsed, _ in others:
             if (other := self._subflows.alive.get(other_id)) is not None:

@@ -7,6 +7,7 @@ from stripetwist.core import frames
 from stripetwist.core.config import Limits
 from stripetwist.core.frames import HEADER, HEADER_SIZE, TICK, FrameParser
 from stripetwist.core.ledger import Ledger
+from stripetwist.core.progress import KernelView
 from stripetwist.core.rtt import RttEstimator
 
 if TYPE_CHECKING:
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
     from stripetwist.core.outbox import Control
 
 NEVER = float("inf")
+# How long a measurement takes, unless much goes through; and with how little it says only
+# that there was no more to send.
 _RATE_SPAN = 0.2
+_RATE_MUCH = 256 * 1024
+_RATE_LITTLE = 8 * 1024
 
 
 class State(Enum):
@@ -60,7 +65,9 @@ class Subflow:
     @ivar subflow_id: chosen by the dialer, never used twice in a session.
     @ivar since_drain: bytes given to the connection since it last had room.
     @ivar rate: acknowledged bytes per second, while busy.
+    @ivar batch: how many bytes to give it at a time.
     @ivar last_heard: when bytes last came.
+    @ivar asked_at: when it was last asked for a sign of life.
     """
 
     def __init__(
@@ -82,13 +89,19 @@ class Subflow:
         self.tx = Traffic()
         self.rx = Traffic()
         self.rate = 0.0
+        self.batch = limits.batch_first
         self.since_drain = 0
         self.up_since = now
         self.last_heard = now
         self._limits = limits
         self._trailer = frames.TRAILER_SIZE if checksum else 0
         self._progress_at = now
+        self._stall_from = now
+        self._kernel = (now, KernelView())
+        self._kernel_rate = 0.0
+        self._rated_at = now
         self._rate_from = (now, 0)
+        self._stood = 0.0
         self._draining = False
         self._reprieve = 0.0
         self._reprieved = False
@@ -97,7 +110,7 @@ class Subflow:
         self._ack_now = False
         self._ping_wanted = False
         self._pong: tuple[int, float] | None = None
-        self._asked_at = now
+        self.asked_at = now
         self.pings_missed = 0
 
     # ---- what it may carry
@@ -107,7 +120,7 @@ class Subflow:
         """How many bytes a DATA frame here should carry."""
         limits = self._limits
         fast = self.rate > limits.frame_large_above
-        return (limits.frame_large if fast else limits.frame_small) - HEADER_SIZE
+        return min(self.batch, limits.frame_large if fast else limits.frame_small) - HEADER_SIZE
 
     @property
     def latency(self) -> float:
@@ -145,8 +158,9 @@ class Subflow:
     def wrote(self, size: int, item: "Chunk | Control | None", now: float) -> None:
         """Bytes that call for an acknowledgement go out."""
         if not self.ledger.in_flight:
-            self._progress_at = now
+            self._progress_at = self._stall_from = now
             self._rate_from = (now, self.ledger.acked)
+            self._stood = 0.0
         self.ledger.note(size + self._trailer, item, now)
 
     def wrote_quiet(self, count: int) -> None:
@@ -171,7 +185,8 @@ class Subflow:
         before = self.ledger.acked
         items, sent_at = self.ledger.ack(parsed)
         if self.ledger.acked > before:
-            self._progress_at = now
+            self._progressed(now)
+            self._stall_from = now
             self._measure_rate(now)
             self._reprieved = False
             if sent_at is not None and delay is not None:
@@ -179,15 +194,71 @@ class Subflow:
             self._trust()
         return items
 
+    def kernel_says(self, view: KernelView, now: float) -> bool:
+        """
+        What its kernel sees.
+
+        On a slow connection a TLS record takes long to arrive, and nothing of it is parsed
+        before it is whole: there only the kernel knows that bytes move.
+
+        @return: whether they have moved since the last time.
+        """
+        (since, before), self._kernel = self._kernel, (now, view)
+        self._kernel_rate = (view.acked - before.acked) / max(now - since, 1e-3)
+        ago = view.moved(before)
+        if ago is not None:
+            self._progressed(now - ago)
+        heard_at = now - view.received_ago
+        if view.received > before.received and heard_at > self.asked_at > self.last_heard:
+            self.last_heard = heard_at
+            self.pings_missed = 0
+        return ago is not None
+
+    @property
+    def time_left(self) -> float:
+        """Seconds that what is on it takes yet, as far as can be told."""
+        rate = max(self.rate, self._kernel_rate)
+        return self.ledger.in_flight / rate if rate else NEVER
+
+    def bear(self, now: float) -> None:
+        """Slow as it is, it moves, and the others are no quicker: wait for it."""
+        self._stall_from = max(self._stall_from, self._progress_at)
+        self._trust()
+
     def _trust(self) -> None:
         if self.state is State.SUSPECT:
             self.state = State.DRAINING if self._draining else State.ACTIVE
 
+    def _progressed(self, now: float) -> None:
+        # What it did not do while it was stalled says nothing of its rate.
+        self._stood += max(0.0, now - self._progress_at - self.stall_after)
+        self._progress_at = max(self._progress_at, now)
+
     def _measure_rate(self, now: float) -> None:
         since, acked = self._rate_from
-        if now - since >= _RATE_SPAN:
-            self.rate = (self.ledger.acked - acked) / (now - since)
+        span, size = now - since - self._stood, self.ledger.acked - acked
+        if (span >= _RATE_SPAN or size >= _RATE_MUCH) and span > 0 and size >= _RATE_LITTLE:
+            self.rate = size / span
+            self._rated_at = now
+            self.batch = self._batch_for(self.rate)
             self._rate_from = (now, self.ledger.acked)
+            self._stood = 0.0
+
+    def is_slow(self, now: float) -> bool:
+        """Whether even a small frame was seen to take long on it, not long ago."""
+        limits = self._limits
+        return 0 < self.rate < limits.slow_below and now - self._rated_at < limits.slow_rest
+
+    def _batch_for(self, rate: float) -> int:
+        """
+        A power of two, so that it changes rarely.
+
+        What is bound to a slow subflow waits there, and what is next to it in the stream
+        waits for that: so no more than leaves soon.
+        """
+        limits = self._limits
+        size = max(1, int(rate * limits.batch_time)).bit_length() - 1
+        return min(limits.batch, max(limits.batch_least, 1 << size))
 
     def heard(self, now: float, calls: bool) -> None:
         """Bytes came; C{calls} if they call for an acknowledgement."""
@@ -249,14 +320,14 @@ class Subflow:
         smoothed = self.rtt.smoothed
         if smoothed is None:
             return 1.0
-        patience = smoothed + 4 * self.rtt.variation + limits.stall_margin
-        return min(limits.stall_most, max(limits.stall_floor, patience))
+        patience = max(smoothed + 4 * self.rtt.variation, self._kernel[1].patience)
+        return min(limits.stall_most, max(limits.stall_floor, patience + limits.stall_margin))
 
     def stalled_at(self) -> float:
         """When it is to be suspected."""
         if self.state is State.SUSPECT or not self.ledger.in_flight:
             return NEVER
-        return self._progress_at + self.stall_after
+        return self._stall_from + self.stall_after
 
     def dead_at(self, others_live: bool) -> float:
         """When it is to be given up for lack of progress."""
@@ -270,7 +341,7 @@ class Subflow:
         """No progress: carry nothing new until there is some; ask."""
         self.state = State.SUSPECT
         self._ping_wanted = True
-        self._asked_at = now
+        self.asked_at = now
 
     def drain(self) -> None:
         """The peer wants nothing new on it."""
@@ -282,14 +353,14 @@ class Subflow:
         """When its silence calls for a PING."""
         limits = self._limits
         interval = limits.ping_busy if in_use else limits.ping_idle
-        return max(self.last_heard, self._asked_at) + interval
+        return max(self.last_heard, self.asked_at) + interval
 
     def ping(self, now: float) -> None:
         """Ask for a sign of life; one that cannot even leave counts as missed, too."""
-        if self._asked_at > self.last_heard:
+        if self.asked_at > self.last_heard:
             self.pings_missed += 1
         self._ping_wanted = True
-        self._asked_at = now
+        self.asked_at = now
 
     def owed_at(self) -> float:
         """When an acknowledgement has waited long enough; never while it could not leave."""
@@ -308,6 +379,7 @@ class Subflow:
         of a round trip more.
         """
         self._progress_at = min(now, self._progress_at + lateness)
+        self._stall_from = min(now, self._stall_from + lateness)
         self.last_heard = min(now, self.last_heard + lateness)
         if not self._reprieved and self.ledger.in_flight:
             self._reprieved = True

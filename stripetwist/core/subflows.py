@@ -6,6 +6,7 @@ from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, ProtocolError
 from stripetwist.core.ledger import Ledger
 from stripetwist.core.outbox import Control, Outbox
+from stripetwist.core.progress import KernelView
 from stripetwist.core.subflow import NEVER, State, Subflow
 
 # Later than this by more, and it was we who slept, not the peer.
@@ -119,7 +120,7 @@ class Subflows:
             if s.has_room_for_control
             and (
                 s.owes(now)
-                or (s.state is State.ACTIVE and (control or (data and s.since_drain == 0)))
+                or ((control or (data and s.since_drain == 0)) and self.carries(s, now))
             )
         ]
 
@@ -139,7 +140,53 @@ class Subflows:
         return deadline
 
     def _others_live(self, subflow: Subflow) -> bool:
-        return bool(self.healthy - {subflow.subflow_id})
+        """Whether the peer has been heard on another since this one was suspected."""
+        return subflow.state is State.SUSPECT and any(
+            self.alive[i].last_heard >= subflow.asked_at
+            for i in self.healthy
+            if i != subflow.subflow_id
+        )
+
+    def kernel_says(self, subflow_id: int, view: KernelView, now: float) -> None:
+        """What the kernel sees of a connection that C{doubtful} names."""
+        if (subflow := self.alive.get(subflow_id)) is None:
+            return
+        if subflow.kernel_says(view, now) and not self._others_are_quicker(subflow):
+            subflow.bear(now)
+            self.recovered(subflow)
+
+    def _others_are_quicker(self, subflow: Subflow) -> bool:
+        """Whether what is on it would arrive in half the time if the others took it over."""
+        others = [self.alive[i] for i in self.healthy if i != subflow.subflow_id]
+        rate = sum(other.rate for other in others)
+        if not rate:
+            return False
+        waiting = sum(other.ledger.in_flight for other in (subflow, *others))
+        return subflow.time_left > 2 * waiting / rate
+
+    def carries(self, subflow: Subflow, now: float) -> bool:
+        """
+        Whether it may be given anything new.
+
+        One so slow beside the others that what it carries would only hold theirs up rests.
+        """
+        if subflow.state is not State.ACTIVE:
+            return False
+        if not subflow.is_slow(now):
+            return True
+        others = (self.alive[i] for i in self.healthy)
+        rate = sum(other.rate for other in others if not other.is_slow(now))
+        return subflow.rate >= self._limits.slow_share * rate
+
+    def doubtful(self, now: float, in_use: bool) -> list[int]:
+        """Those about to be asked, suspected or given up for their silence."""
+        return [
+            s.subflow_id
+            for s in self.alive.values()
+            if s.stalled_at() <= now
+            or s.dead_at(self._others_live(s)) <= now
+            or s.ping_at(in_use) <= now
+        ]
 
     def judge(self, now: float, lateness: float, in_use: bool) -> list[tuple[int, str]]:
         """

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from stripetwist.core import events
 from stripetwist.core.errors import Code, FramingError, ProtocolError
 from stripetwist.core.frames import Checksum
+from stripetwist.core.progress import KernelView
 from stripetwist.core.session import Session
 from stripetwist.core.subflow import NEVER
 from stripetwist.core.target import OpenRequest
@@ -26,6 +27,12 @@ class Connection(Protocol):
 
     def send(self, data: bytes) -> None:
         """Write one batch."""
+
+    def pace(self, batch: int) -> None:
+        """It is given so many bytes at a time."""
+
+    def kernel_view(self) -> KernelView | None:
+        """What the kernel knows of it, if it says."""
 
     def close(self) -> None:
         """End it in order, within a deadline."""
@@ -193,6 +200,9 @@ class SessionDriver:
         match event:
             case events.SubflowDead(subflow_id, reason):
                 self._drop(subflow_id, reason)
+            case events.SubflowPaced(subflow_id, batch):
+                if (connection := self.connections.get(subflow_id)) is not None:
+                    connection.pace(batch)
             case events.PeerGoesAway(sentence):
                 self.log.info("{label}: {sentence}", label=self.label, sentence=sentence)
             case events.SessionClosed(code, reason):
@@ -221,8 +231,15 @@ class SessionDriver:
         self._timer_at = NEVER
         now = self._clock.seconds()
         if self.session.next_deadline() <= now:
+            self._ask_kernel(now)
             self.session.deadline_reached(now)
         self.turn()
+
+    def _ask_kernel(self, now: float) -> None:
+        for subflow_id in self.session.doubtful(now):
+            connection = self.connections.get(subflow_id)
+            if connection is not None and (view := connection.kernel_view()) is not None:
+                self.session.kernel_says(subflow_id, view, now)
 
     # ---- the end
 

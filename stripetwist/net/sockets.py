@@ -1,16 +1,22 @@
 """What the kernel is asked of each subflow's socket."""
 
 import socket
+import struct
 from typing import Any
 
-from twisted.internet.interfaces import ITransport
+from stripetwist.core.progress import KernelView
 
 # Linux, all of them; elsewhere the kernel's ways are taken as they are.
 _TCP_NOTSENT_LOWAT = 25
 _TCP_USER_TIMEOUT = 18
 _TCP_CONGESTION = 13
+_TCP_INFO = 11
 
-_LOWAT = 32 * 1024
+# struct tcp_info of <linux/tcp.h>, whose fields never move: unacked, last_data_recv,
+# last_ack_recv, rtt, rttvar, bytes_acked, bytes_received, notsent_bytes.
+_INFO = struct.Struct("=24xI24xII8xII44xQQ8xI")
+
+_LOWAT = 4 * 1024
 _USER_TIMEOUT_MS = 20_000
 
 
@@ -18,8 +24,7 @@ def prepare(sock: socket.socket) -> None:
     """
     Set a subflow's socket up: late binding of bytes, no delays of its own, a sign of death.
 
-    With TCP_NOTSENT_LOWAT the kernel says "full" while little is unsent, so that what we
-    bind to a subflow leaves soon.  Every option is a wish: one that is refused is forgone.
+    Every option is a wish: one that is refused is forgone.
     """
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -29,6 +34,17 @@ def prepare(sock: socket.socket) -> None:
     _wish(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
+def hold_unsent(transport: Any, size: int) -> None:
+    """
+    Have the kernel ask for more when less than so many bytes are unsent (TCP_NOTSENT_LOWAT).
+
+    It says "full" above that, so that what we bind to a subflow leaves soon.
+    """
+    handle = getattr(transport, "socket", None)
+    if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6):
+        _wish(handle, socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, size)
+
+
 def _wish(sock: socket.socket, level: int, option: int, value: int) -> None:
     try:
         sock.setsockopt(level, option, value)
@@ -36,7 +52,7 @@ def _wish(sock: socket.socket, level: int, option: int, value: int) -> None:
         return
 
 
-def congestion_control(transport: ITransport) -> str:
+def congestion_control(transport: Any) -> str:
     """The name of the algorithm that paces a connection; empty where unknown."""
     handle = getattr(transport, "socket", None)
     if handle is None:
@@ -46,6 +62,26 @@ def congestion_control(transport: ITransport) -> str:
     except OSError:
         return ""
     return raw.split(b"\0")[0].decode("ascii", "replace")
+
+
+def kernel_view(transport: Any) -> KernelView | None:
+    """What the kernel knows of a connection; C{None} where it does not say."""
+    handle = getattr(transport, "socket", None)
+    if handle is None or handle.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        raw: bytes = handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO.size)
+        unacked, data_ago, ack_ago, rtt, rttvar, acked, received, unsent = _INFO.unpack(raw)
+    except (OSError, struct.error):
+        return None
+    return KernelView(
+        acked=acked,
+        acked_ago=ack_ago / 1e3,
+        received=received,
+        received_ago=data_ago / 1e3,
+        waiting=bool(unacked or unsent),
+        patience=(rtt + 4 * rttvar) / 1e6,
+    )
 
 
 def is_broken(transport: Any) -> bool:

@@ -15,6 +15,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from stripetwist.core.config import Limits
+from stripetwist.core.progress import KernelView
+from stripetwist.net import sockets
 
 
 class Carrier(Shape):
@@ -152,6 +154,14 @@ class SubflowProtocol(Protocol):
         if self._pulling:
             self._pulling = False
             self.raw.unregisterProducer()
+
+    def pace(self, batch: int) -> None:
+        """It is given so many bytes at a time: let the kernel hold half of that unsent."""
+        sockets.hold_unsent(self.raw, batch // 2)
+
+    def kernel_view(self) -> KernelView | None:
+        """What the kernel knows of it."""
+        return sockets.kernel_view(self.raw)
 
     def close(self) -> None:
         """End it in order; abort it if that takes too long."""

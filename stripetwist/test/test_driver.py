@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from stripetwist.core import frames
 from stripetwist.core.config import KIB, MIB, Limits, PeerLimits
 from stripetwist.core.errors import Code, OpenRefused, ProtocolError
+from stripetwist.core.progress import KernelView
 from stripetwist.core.session import Session
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.net.checksum import table_driven
@@ -43,6 +44,8 @@ class Wire:
         self.done: list[str] = []
         self.stuck = False
         self.sent = b""
+        self.paces: list[int] = []
+        self.views: list[KernelView] = []
         self._clock = clock
         self._id = subflow_id
         self._open = True
@@ -62,6 +65,14 @@ class Wire:
         """Bytes come from the other end."""
         if self._open:
             self.driver.received(self._id, data)
+
+    def pace(self, batch: int) -> None:
+        """See L{Connection}."""
+        self.paces.append(batch)
+
+    def kernel_view(self) -> KernelView | None:
+        """See L{Connection}."""
+        return self.views.pop(0) if self.views else None
 
     def close(self) -> None:
         """See L{Connection}."""
@@ -572,6 +583,31 @@ class TimeTests(DriverTestCase):
         reasons = [str(formatEvent(one)) for one in logs]
         self.assertTrue(all("given up" in one for one in reasons))
 
+    def test_the_kernel_is_asked_before_a_silent_connection_is_given_up(self) -> None:
+        """Bytes that move there keep it (slow, not dead)."""
+        local, _, _ = self.coupled()
+        stuck = self.wires[0][0]
+        stuck.stuck = True
+        local.arrive(pattern(200_000))
+        stuck.views = [KernelView(acked=1000 * i) for i in range(1, 21)]
+        with capturedLogs():
+            self.run_for(2.0)
+            self.assertEqual(stuck.done, [])
+            self.run_for(4.0)
+        self.assertEqual(stuck.views, [])
+        self.assertEqual(stuck.done, ["abort"])
+
+    def test_a_connection_hears_how_fast_it_is(self) -> None:
+        """How many bytes it will be given at a time."""
+        local, target, _ = self.coupled()
+        for _ in range(50):
+            local.arrive(pattern(40_000))
+            self.run_for(0.02)
+            target.drain()
+        for near, _ in self.wires:
+            self.assertTrue(near.paces)
+            self.assertTrue(set(near.paces) <= {1 << i for i in range(12, 17)})
+
     def test_session_timeout(self) -> None:
         """Without any connection streams stay for a minute, then break at both ends (4)."""
         stream, target = self.reached()
@@ -602,10 +638,9 @@ class TimeTests(DriverTestCase):
             far.lose()
         self.clock.pump([1.0] * 40)
         self.join(3)
-        self.run_for()
-        target.drain()
-        self.run_for()
-        target.drain()
+        for _ in range(10):
+            self.run_for(0.1)
+            target.drain()
         self.assertEqual(bytes(target.sent), data)
 
     def test_nothing_after_the_end(self) -> None:

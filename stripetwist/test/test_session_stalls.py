@@ -1,6 +1,7 @@
 """Subflows go silent: what waits on them goes elsewhere, and they come back or are given up."""
 
 from stripetwist.core import frames
+from stripetwist.core.config import KIB
 from stripetwist.core.events import SubflowDead
 from stripetwist.core.subflow import State
 from stripetwist.test.engine_case import EngineCase, Scribe
@@ -54,7 +55,8 @@ class StallTests(EngineCase):
         data = self.send(pair.a, stream_id, 9_000_000)
         pair.run(0.2)
         pair.stall(1)
-        flying = pair.subflows[1][0].in_flight
+        # Of its first frame a part may be acknowledged; that goes again as a whole.
+        flying = pair.a.session._subflows.alive[1].ledger.in_flight + 64 * KIB
         pair.run(0.6)
         self.assertIs(self.state(pair, 1), State.SUSPECT)
         pair.resume(1)
@@ -66,7 +68,7 @@ class StallTests(EngineCase):
         self.assertEqual(bytes(pair.b.streams[stream_id].got), data)
         self.assertEqual(self.dead(pair.a) + self.dead(pair.b), [])
         self.assertGreater(scribe.copied, 0)
-        self.assertLessEqual(scribe.copied, flying + 70_000)
+        self.assertLessEqual(scribe.copied, flying)
 
     def test_three_seconds_and_a_burst(self) -> None:
         """What was given up comes after all: dropped, not delivered twice (row 18)."""

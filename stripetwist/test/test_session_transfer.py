@@ -179,10 +179,11 @@ class WindowTests(EngineCase):
         pair = Pair(Limits(max_memory=256 * MIB, first_window=first_window))
         pair.add(rate, rtt / 2)
         stream_id = self.opened(pair)
-        pair.a.write(stream_id, bytes(int(rate * rtt * 11) + 2_000_000))
+        pair.a.write(stream_id, bytes(int(rate * rtt * 11) + 3_000_000))
         pair.run(8 * rtt)
         before = len(pair.b.streams[stream_id].got)
-        seconds = max(2 * rtt, 0.02)
+        # Long enough for many frames.
+        seconds = max(2 * rtt, 0.1)
         pair.run(seconds)
         return (len(pair.b.streams[stream_id].got) - before) / (rate * seconds)
 

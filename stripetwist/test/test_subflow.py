@@ -10,6 +10,7 @@ from stripetwist.core.config import Limits
 from stripetwist.core.errors import ProtocolError
 from stripetwist.core.frames import HEADER_SIZE, TICK, FrameParser
 from stripetwist.core.outbox import Outbox
+from stripetwist.core.progress import KernelView
 from stripetwist.core.subflow import NEVER, State, Subflow
 from stripetwist.core.subflows import Subflows
 
@@ -27,6 +28,7 @@ class SubflowTests(SynchronousTestCase):
     def setUp(self) -> None:
         """A subflow with a round trip of 40 ms, at 100 s."""
         self.subflow = Subflow(1, LIMITS, 100.0, 0.04)
+        self.now = 100.0
 
     def hear(self, data: bytes, now: float) -> None:
         """Bytes come, and are parsed."""
@@ -114,16 +116,81 @@ class SubflowTests(SynchronousTestCase):
         self.assertEqual(self.subflow.rtt.smoothed, before)
 
     def test_frames_are_large_where_it_is_fast(self) -> None:
-        """16 KiB under 2 MB/s, 64 KiB above, header included."""
-        self.assertEqual(self.subflow.frame_payload, 16364)
-        now = 100.0
+        """16 KiB under 2 MB/s, 64 KiB above, header included; a batch where slow or not known."""
+        self.assertEqual(self.subflow.frame_payload, 10_220)
+        for rate, batch, payload in (
+            (6e6, 65_536, 65_516),
+            (1.9e6, 65_536, 16_364),
+            (400e3, 16_384, 16_364),
+            (200e3, 8192, 8172),
+            (9e3, 4096, 4076),
+            (6e6, 65_536, 65_516),
+        ):
+            self.carry(rate)
+            self.assertEqual((self.subflow.batch, self.subflow.frame_payload), (batch, payload))
+
+    def carry(self, rate: float) -> None:
+        """Keep it busy for a while at so many bytes a second."""
+        for _ in range(20):
+            self.subflow.wrote(int(rate / 10), None, self.now)
+            self.now += 0.1
+            self.subflow.acked(self.subflow.ledger.written - 1, 0.0, self.now)
+
+    def test_a_trickle_says_nothing_of_the_rate(self) -> None:
+        """Where little was sent it went as fast as it came."""
+        self.carry(6e6)
+        self.carry(5e3)
+        self.assertGreater(self.subflow.rate, 4e3)
+        before = self.subflow.batch
         for _ in range(10):
-            self.subflow.wrote(300_000, None, now)
-            self.subflow.wrote(300_000, None, now)
-            now += 0.1
-            self.subflow.acked(self.subflow.ledger.written - 1, 0.0, now)
-        self.assertGreater(self.subflow.rate, 2e6)
-        self.assertEqual(self.subflow.frame_payload, 65516)
+            self.subflow.wrote(100, None, self.now)
+            self.now += 0.5
+            self.subflow.acked(self.subflow.ledger.written, 0.0, self.now)
+        self.assertEqual(self.subflow.batch, before)
+
+    # ---- what the kernel says
+
+    def test_bytes_that_move_keep_it_alive(self) -> None:
+        """Acknowledged by TCP, although no record is whole: not dead, but overdue."""
+        self.subflow.wrote(16_384, None, 100.0)
+        self.subflow.suspect(100.5)
+        stalled = self.subflow.dead_at(True)
+        for now, acked in ((101.0, 3000), (101.9, 6000), (102.8, 9000)):
+            self.assertTrue(self.subflow.kernel_says(KernelView(acked, 0.2), now))
+            self.assertAlmostEqual(self.subflow.dead_at(True), now - 0.2 + 1.0)
+            self.assertIs(self.subflow.state, State.SUSPECT)
+        self.assertGreater(self.subflow.dead_at(True), stalled)
+        self.assertFalse(self.subflow.kernel_says(KernelView(9000, 1.1), 103.7))
+        self.assertAlmostEqual(self.subflow.dead_at(True), 103.6)
+
+    def test_borne_with(self) -> None:
+        """Trusted again, until the kernel sees no progress for a stall's time."""
+        self.subflow.wrote(16_384, None, 100.0)
+        self.subflow.suspect(100.5)
+        self.subflow.kernel_says(KernelView(3000, 0.0), 100.7)
+        self.subflow.bear(100.7)
+        self.assertIs(self.subflow.state, State.ACTIVE)
+        self.assertAlmostEqual(self.subflow.stalled_at(), 100.7 + self.subflow.stall_after)
+
+    def test_patience_follows_the_kernels(self) -> None:
+        """It knows the round trip of segments where we know none, or only that of records."""
+        before = self.subflow.stall_after
+        self.subflow.kernel_says(KernelView(patience=0.9), 100.0)
+        self.assertAlmostEqual(self.subflow.stall_after, 0.925)
+        self.assertGreater(self.subflow.stall_after, before)
+        self.subflow.kernel_says(KernelView(patience=9.0), 100.0)
+        self.assertEqual(self.subflow.stall_after, 3.0)
+
+    def test_what_comes_in_pieces_is_a_sign_of_life(self) -> None:
+        """A PING is not answered yet, but bytes have come since: it is not missed."""
+        self.subflow.ping(105.0)
+        self.subflow.ping(110.0)
+        self.assertEqual(self.subflow.pings_missed, 1)
+        self.subflow.kernel_says(KernelView(received=700, received_ago=0.5), 115.0)
+        self.assertEqual(self.subflow.pings_missed, 0)
+        self.assertAlmostEqual(self.subflow.ping_at(True), 119.5)
+        self.subflow.kernel_says(KernelView(received=700, received_ago=5.5), 120.0)
+        self.assertAlmostEqual(self.subflow.ping_at(True), 119.5)
 
     # ---- liveness
 
@@ -261,13 +328,16 @@ class SubflowsTests(SynchronousTestCase):
         self.assertEqual(self.subflows.pollable(100.0), [])
 
     def test_the_stalled_are_suspected_and_then_given_up(self) -> None:
-        """Their load is queued at once; after 1 s without progress they are dead."""
+        """Their load is queued at once; dead after 1 s, if the peer is heard on another."""
         self.chunk_on(self.three[0])
         deadline = self.subflows.next_deadline(True)
         self.assertAlmostEqual(deadline, 100.12)
         self.assertEqual(self.subflows.judge(deadline, 0.0, True), [])
         self.assertEqual(self.subflows.healthy, {2, 3})
         self.assertTrue(self.outbox.has_data)
+        self.assertEqual(self.subflows.judge(101.0, 0.0, True), [])
+        self.three[1].heard(101.0, True)
+        self.three[1].take_owed(101.0)
         deadline = self.subflows.next_deadline(True)
         self.assertAlmostEqual(deadline, 101.0)
         self.assertEqual(self.subflows.judge(deadline, 0.0, True), [(1, "no progress")])
@@ -287,12 +357,15 @@ class SubflowsTests(SynchronousTestCase):
         self.chunk_on(self.three[0])
         self.assertEqual(self.subflows.judge(103.0, 2.88, True), [])
         self.assertEqual(self.subflows.judge(103.1, 0.0, True), [])
+        self.three[1].heard(103.2, True)
         self.assertEqual(self.subflows.judge(104.0, 0.0, True), [(1, "no progress")])
 
     def test_a_late_judge_waits_for_what_is_to_be_read(self) -> None:
         """Even where the time had been up: an answer may have come while we slept."""
         self.chunk_on(self.three[0])
         self.subflows.judge(100.12, 0.0, True)
+        self.three[1].heard(100.2, True)
+        self.three[1].take_owed(100.2)
         self.assertEqual(self.subflows.judge(104.0, 3.0, True), [])
         deadline = self.subflows.next_deadline(True)
         self.assertAlmostEqual(deadline, 104.12)

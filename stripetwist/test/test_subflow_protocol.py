@@ -1,5 +1,6 @@
 """L{stripetwist.net.subflow}: a connection below a session, with TLS and without."""
 
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -118,6 +119,17 @@ class PlainTests(SubflowTestCase):
         self.assertEqual(self.owner.told, ["secured", "drained"])
         self.wire.drain()
         self.assertEqual(self.owner.told, ["secured", "drained", "drained"])
+
+    def test_the_kernel_hears_of_the_pace(self) -> None:
+        """It holds half a batch unsent; and says what it sees."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            near = socket.create_connection(listener.getsockname())
+        self.addCleanup(near.close)
+        self.assertIsNone(self.subflow.kernel_view())
+        self.wire.socket = near  # type: ignore[attr-defined]
+        self.subflow.pace(16_384)
+        self.assertEqual(near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT), 8192)
+        self.assertIsNotNone(self.subflow.kernel_view())
 
     def test_close(self) -> None:
         """What was written still leaves; nothing more is read, sent or asked for."""

@@ -1,0 +1,86 @@
+"""L{stripetwist.net.sockets}: what the kernel is asked of a socket, on real ones."""
+
+import socket
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from stripetwist.net import sockets
+from stripetwist.testing_transports import BoundedTransport
+
+
+class SocketsTests(SynchronousTestCase):
+    """A TCP connection over loopback."""
+
+    if not sys.platform.startswith("linux"):
+        skip = "only Linux has these options"
+
+    def setUp(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.near = socket.create_connection(listener.getsockname())
+            self.far, _ = listener.accept()
+        self.addCleanup(self.near.close)
+        self.addCleanup(self.far.close)
+        self.transport: Any = SimpleNamespace(socket=self.near)
+
+    def option(self, name: str) -> int:
+        """The value of one of TCP's."""
+        return self.near.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+
+    def test_prepared(self) -> None:
+        """No delays, keepalive, a sign of death after 20 s, little held unsent."""
+        sockets.prepare(self.near)
+        self.assertEqual(self.option("TCP_NODELAY"), 1)
+        self.assertEqual(self.option("TCP_USER_TIMEOUT"), 20_000)
+        self.assertEqual(self.option("TCP_NOTSENT_LOWAT"), 4096)
+
+    def test_hold_unsent(self) -> None:
+        """How much the kernel takes ahead is what it is told."""
+        sockets.hold_unsent(self.transport, 32 * 1024)
+        self.assertEqual(self.option("TCP_NOTSENT_LOWAT"), 32 * 1024)
+
+    def test_what_has_arrived(self) -> None:
+        """Acknowledged bytes here are received bytes there."""
+        before = sockets.kernel_view(self.transport)
+        assert before is not None
+        self.near.sendall(bytes(1000))
+        self.far.recv(1000, socket.MSG_WAITALL)
+        after = sockets.kernel_view(self.transport)
+        there = sockets.kernel_view(SimpleNamespace(socket=self.far))
+        assert after is not None
+        assert there is not None
+        self.assertEqual(after.acked - before.acked, 1000)
+        self.assertEqual(there.received, 1000)
+        self.assertFalse(after.waiting)
+        self.assertLess(max(after.acked_ago, there.received_ago), 60)
+        self.assertTrue(0 < after.patience < 60)
+
+    def test_what_waits(self) -> None:
+        """Bytes that the other end has no room for are still to be acknowledged."""
+        self.near.setblocking(False)
+        try:
+            while True:
+                self.near.send(bytes(65_536))
+        except BlockingIOError:
+            view = sockets.kernel_view(self.transport)
+        assert view is not None
+        self.assertTrue(view.waiting)
+
+    def test_where_there_is_no_tcp(self) -> None:
+        """Nothing is known, and nothing is asked for."""
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        sockets.prepare(near)
+        for transport in (SimpleNamespace(socket=near), BoundedTransport()):
+            sockets.hold_unsent(transport, 4096)
+            self.assertIsNone(sockets.kernel_view(transport))
+            self.assertEqual(sockets.congestion_control(transport), "")
+
+    def test_a_closed_one(self) -> None:
+        """No error."""
+        self.near.close()
+        sockets.hold_unsent(self.transport, 4096)
+        self.assertIsNone(sockets.kernel_view(self.transport))
