@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from support import socks, wire
@@ -167,7 +168,9 @@ class TestServerPort:
 
         def deed() -> None:
             with wire.Peer(shared.server.port) as peer:
-                peer.send(data)
+                # It may close on the first bytes, before the last are sent.
+                with suppress(wire.ClosedError):
+                    peer.send(data)
                 assert peer.rest()[:4] in (b"", wire.MAGIC)
 
         lines = lines_after(shared.server, deed)
