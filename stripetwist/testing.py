@@ -266,9 +266,7 @@ class End:
         self._busy = True
         try:
             self._drain_events()
-            while ids := self.session.pollable(self.heap.now):
-                for subflow_id in ids:
-                    self._poll(subflow_id)
+            while [self._poll(i) for i in self.session.pollable(self.heap.now)]:
                 self._drain_events()
         finally:
             self._busy = False

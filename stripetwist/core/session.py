@@ -1,7 +1,7 @@
 """All that two peers share: streams on one side, subflows on the other."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from stripetwist.core import events, frames
 from stripetwist.core.config import Limits, PeerLimits
@@ -38,6 +38,7 @@ class Session:
         self._subflows = Subflows(self._outbox, limits)
         self._peer_leaves = False
         self._armed = NEVER
+        self._owes_from = NEVER
         self.closed: events.SessionClosed | None = None
         self._timeout = (
             limits.session_timeout
@@ -121,8 +122,9 @@ class Session:
         self._act_on(subflow, came, now)
         if self.closed:
             return
-        calls = any(frame[0] not in frames.QUIET for frame in came)
-        subflow.heard(now, calls or subflow.parser.inside_frame)
+        calls = subflow.parser.inside_frame or any(f[0] not in frames.QUIET for f in came)
+        subflow.heard(now, calls)
+        self._owes_from = min(self._owes_from, subflow.owes_from)
         if subflow.parser.error is not None:
             raise subflow.parser.error
         if self._outbox.is_overfull:
@@ -147,8 +149,12 @@ class Session:
             if self.closed:
                 return
 
-    def pollable(self, now: float) -> list[int]:
-        """Ids of the subflows that have something to write now, the quickest first."""
+    def pollable(self, now: float) -> Iterator[int]:
+        """
+        Ids of the subflows that have something to write now, the quickest first.
+
+        To be polled as they come: each is named only if those before it have left something.
+        """
         return self._subflows.pollable(now)
 
     def poll(self, subflow_id: int, now: float) -> list[bytes]:
@@ -166,7 +172,9 @@ class Session:
         drained = subflow.since_drain == 0
         out: list[bytes] = []
         # Noted in the ledger in the order of the wire: an acknowledgement counts its bytes.
-        if subflow.owes(now) or (carries and (outbox.has_control or (drained and outbox.has_data))):
+        if subflow.owes_from <= now or (
+            carries and (outbox.has_control or (drained and outbox.has_data))
+        ):
             out += subflow.take_owed(now)
         if carries:
             self._poll_control(subflow, out, now)
@@ -267,7 +275,16 @@ class Session:
         if not self._subflows.alive:
             deadline = self._alone_since + self._timeout
         self._armed = deadline
+        self._owes_from = NEVER
         return deadline
+
+    def no_deadline_before(self, now: float) -> float:
+        """
+        None that came up since C{next_deadline} was asked is sooner, as far as it matters.
+
+        Cheap to ask: only acknowledgements have less time than the least patience.
+        """
+        return min(self._owes_from, now + self._limits.stall_floor)
 
     def deadline_reached(self, now: float) -> None:
         """Time has passed: judge who is silent."""

@@ -67,6 +67,7 @@ class Subflow:
     @ivar rate: acknowledged bytes per second, while busy.
     @ivar batch: how many bytes to give it at a time.
     @ivar last_heard: when bytes last came.
+    @ivar owes_from: when a small frame of its own should leave.
     @ivar asked_at: when it was last asked for a sign of life.
     """
 
@@ -106,8 +107,8 @@ class Subflow:
         self._reprieve = 0.0
         self._reprieved = False
         self._acked_back = 0
-        self._ack_wanted_at = NEVER
-        self._ack_now = False
+        self.owes_from = NEVER
+        self._ack_wanted = False
         self._ping_wanted = False
         self._pong: tuple[int, float] | None = None
         self.asked_at = now
@@ -266,18 +267,20 @@ class Subflow:
         self.pings_missed = 0
         if not calls:
             return
-        if self._ack_wanted_at == NEVER:
+        if not self._ack_wanted:
+            self._ack_wanted = True
             limits = self._limits
             smoothed = self.rtt.smoothed if self.rtt.smoothed is not None else 1.0
-            self._ack_wanted_at = now + max(
-                limits.ack_delay_floor, min(limits.ack_delay, smoothed / 4)
-            )
+            wait = max(limits.ack_delay_floor, min(limits.ack_delay, smoothed / 4))
+            self.owes_from = min(self.owes_from, now + wait)
         owed = self.parser.parsed - self._acked_back
-        self._ack_now |= owed >= min(512 * 1024, max(64 * 1024, int(self.rate / 100)))
+        if owed >= min(512 * 1024, max(64 * 1024, int(self.rate / 100))):
+            self.owes_from = now
 
     def ping_came(self, stamp: int, now: float) -> None:
         """A PING is to be answered; only the latest is, so a flood owes us one frame."""
         self._pong = (stamp, now)
+        self.owes_from = now
 
     def pong_came(self, stamp: int, held: float, now: float) -> None:
         """The answer to a PING of ours."""
@@ -287,19 +290,15 @@ class Subflow:
         if not self.ledger.in_flight:
             self._trust()
 
-    def owes(self, now: float) -> bool:
-        """Whether a small frame of its own should leave now."""
-        return self._ack_now or self._ack_wanted_at <= now or self._ping_wanted or bool(self._pong)
-
     def take_owed(self, now: float) -> list[bytes]:
         """Its own small frames: the acknowledgement first, it rides free with anything."""
         out: list[bytes] = []
-        if self._ack_wanted_at != NEVER or self._ack_now:
+        self.owes_from = NEVER
+        if self._ack_wanted:
             held = _ticks16(now - self.last_heard)
             out.append(frames.pack(frames.ACK, aux=held, offset=self.parser.parsed))
             self._acked_back = self.parser.parsed
-            self._ack_wanted_at = NEVER
-            self._ack_now = False
+            self._ack_wanted = False
         if self._pong is not None:
             stamp, came = self._pong
             out.append(frames.pack(frames.PONG, aux=_ticks16(now - came), offset=stamp))
@@ -340,8 +339,12 @@ class Subflow:
     def suspect(self, now: float) -> None:
         """No progress: carry nothing new until there is some; ask."""
         self.state = State.SUSPECT
-        self._ping_wanted = True
+        self._ask(now)
         self.asked_at = now
+
+    def _ask(self, now: float) -> None:
+        self._ping_wanted = True
+        self.owes_from = now
 
     def drain(self) -> None:
         """The peer wants nothing new on it."""
@@ -359,12 +362,12 @@ class Subflow:
         """Ask for a sign of life; one that cannot even leave counts as missed, too."""
         if self.asked_at > self.last_heard:
             self.pings_missed += 1
-        self._ping_wanted = True
+        self._ask(now)
         self.asked_at = now
 
     def owed_at(self) -> float:
         """When an acknowledgement has waited long enough; never while it could not leave."""
-        return self._ack_wanted_at if self.has_room_for_control else NEVER
+        return self.owes_from if self._ack_wanted and self.has_room_for_control else NEVER
 
     @property
     def has_room_for_control(self) -> bool:
@@ -384,7 +387,7 @@ class Subflow:
         if not self._reprieved and self.ledger.in_flight:
             self._reprieved = True
             self._reprieve = now + self.stall_after
-            self._ping_wanted = True
+            self._ask(now)
 
 
 def _ticks16(seconds: float) -> int:

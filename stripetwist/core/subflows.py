@@ -1,5 +1,7 @@
 """The subflows of a session: which live, which are to be asked, what the dead had on them."""
 
+from collections.abc import Iterator
+
 from stripetwist.core import frames
 from stripetwist.core.chunks import Chunk
 from stripetwist.core.config import Limits
@@ -108,21 +110,25 @@ class Subflows:
 
     # ---- sending
 
-    def pollable(self, now: float) -> list[int]:
-        """Those with something to write, the quickest first."""
-        control, data = self._outbox.has_control, self._outbox.has_data
+    def pollable(self, now: float) -> Iterator[int]:
+        """
+        Those with something to write, the quickest first.
+
+        Each is named only if those before it, polled meanwhile, have left it something.
+        """
+        outbox, ahead = self._outbox, self._limits.control_ahead
         subflows = list(self.alive.values())
-        if control or data:
+        if outbox.has_control or outbox.has_data:
             subflows.sort(key=_latency)
-        return [
-            s.subflow_id
-            for s in subflows
-            if s.has_room_for_control
-            and (
-                s.owes(now)
-                or ((control or (data and s.since_drain == 0)) and self.carries(s, now))
-            )
-        ]
+        for s in subflows:
+            if s.since_drain < ahead and (
+                s.owes_from <= now
+                or (
+                    (outbox.has_control or (s.since_drain == 0 and outbox.has_data))
+                    and self.carries(s, now)
+                )
+            ):
+                yield s.subflow_id
 
     # ---- time
 

@@ -178,7 +178,10 @@ class SessionDriver:
     def _poll(self) -> bool:
         """Give every subflow that can write its batch; whether there was one."""
         now = self._clock.seconds()
-        return any([self._poll_one(subflow_id, now) for subflow_id in self.session.pollable(now)])
+        polled = False
+        for subflow_id in self.session.pollable(now):
+            polled |= self._poll_one(subflow_id, now)
+        return polled
 
     def _poll_one(self, subflow_id: int, now: float) -> bool:
         connection = self.connections.get(subflow_id)
@@ -211,9 +214,7 @@ class SessionDriver:
     # ---- time
 
     def _arm(self) -> None:
-        # No turn makes a deadline sooner than an acknowledgement's: while the timer is due
-        # before that, there is nothing to look for.
-        if self._timer_at - self._clock.seconds() <= self._ground.limits.ack_delay_floor:
+        if self._timer_at <= self.session.no_deadline_before(self._clock.seconds()):
             return
         deadline = self.session.next_deadline()
         if deadline >= self._timer_at and self._timer is not None:

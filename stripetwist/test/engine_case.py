@@ -115,4 +115,4 @@ class EngineCase(SynchronousTestCase):
                 self.assertEqual(subflow.ledger.in_flight, 0)
                 self.assertEqual(subflow.ledger.outstanding(), [])
             self.assertGreaterEqual(session.next_deadline(), pair.heap.now)
-            self.assertEqual(session.pollable(pair.heap.now), [])
+            self.assertEqual(list(session.pollable(pair.heap.now)), [])

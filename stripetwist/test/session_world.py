@@ -242,7 +242,7 @@ class World:
             self._check_budget(end)
             self._check_events(end)
             if end not in self.asleep:
-                assert end.session.pollable(self.pair.heap.now) == [], "a wakeup was lost"
+                assert list(end.session.pollable(self.pair.heap.now)) == [], "a wakeup was lost"
         for stream_id in self._ids:
             for end in self.ends:
                 self._check_credit(stream_id, end)

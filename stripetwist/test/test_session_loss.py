@@ -230,7 +230,7 @@ class TimeoutTests(EngineCase):
         session.subflow_down(1, pair.heap.now)
         session.subflow_up(2, pair.heap.now)
         session.go_away("too late")
-        self.assertEqual(session.pollable(pair.heap.now + 100), [])
+        self.assertEqual(list(session.pollable(pair.heap.now + 100)), [])
         self.assertEqual(session.poll(2, pair.heap.now + 100), [])
         session.finish(Code.GENERAL, "again")
         self.assertEqual(session.close(Code.GENERAL, "again"), {})
