@@ -266,11 +266,18 @@ class End:
         self._busy = True
         try:
             self._drain_events()
-            while [self._poll(i) for i in self.session.pollable(self.heap.now)]:
+            while self._poll_all():
                 self._drain_events()
         finally:
             self._busy = False
         self._arm()
+
+    def _poll_all(self) -> bool:
+        polled = False
+        for subflow_id in self.session.pollable(self.heap.now):
+            self._poll(subflow_id)
+            polled = True
+        return polled
 
     def _poll(self, subflow_id: int) -> None:
         data = b"".join(self.session.poll(subflow_id, self.heap.now))

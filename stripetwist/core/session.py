@@ -11,7 +11,7 @@ from stripetwist.core.frames import HEADER_SIZE, TICK, Frame
 from stripetwist.core.outbox import Outbox
 from stripetwist.core.progress import KernelView
 from stripetwist.core.streams import Streams
-from stripetwist.core.subflow import NEVER, State, Subflow
+from stripetwist.core.subflow import NEVER, Subflow
 from stripetwist.core.subflows import Subflows
 from stripetwist.core.target import OpenRequest
 
@@ -172,9 +172,8 @@ class Session:
         drained = subflow.since_drain == 0
         out: list[bytes] = []
         # Noted in the ledger in the order of the wire: an acknowledgement counts its bytes.
-        if subflow.owes_from <= now or (
-            carries and (outbox.has_control or (drained and outbox.has_data))
-        ):
+        speaks = carries and (outbox.has_control or (drained and outbox.has_data))
+        if speaks or subflow.owes_from <= now:
             out += subflow.take_owed(now)
         if carries:
             self._poll_control(subflow, out, now)
@@ -282,9 +281,11 @@ class Session:
         """
         None that came up since C{next_deadline} was asked is sooner, as far as it matters.
 
-        Cheap to ask: only acknowledgements have less time than the least patience.
+        Cheap to ask: only acknowledgements have less time than the least patience.  One that
+        is due has left by now, or waits for room.
         """
-        return min(self._owes_from, now + self._limits.stall_floor)
+        latest = now + self._limits.stall_floor
+        return self._owes_from if now < self._owes_from < latest else latest
 
     def deadline_reached(self, now: float) -> None:
         """Time has passed: judge who is silent."""

@@ -118,17 +118,16 @@ class Subflows:
         """
         outbox, ahead = self._outbox, self._limits.control_ahead
         subflows = list(self.alive.values())
-        if outbox.has_control or outbox.has_data:
+        control, data = outbox.has_control, outbox.has_data
+        if control or data:
             subflows.sort(key=_latency)
         for s in subflows:
             if s.since_drain < ahead and (
                 s.owes_from <= now
-                or (
-                    (outbox.has_control or (s.since_drain == 0 and outbox.has_data))
-                    and self.carries(s, now)
-                )
+                or ((control or (data and s.since_drain == 0)) and self.carries(s, now))
             ):
                 yield s.subflow_id
+                control, data = outbox.has_control, outbox.has_data
 
     # ---- time
 

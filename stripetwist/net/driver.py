@@ -70,10 +70,12 @@ class SessionDriver:
         self._clock = ground.clock
         self._store = ground.store
         self._ended = ended
-        self._streams = SessionStreams(session, self.turn, label)
+        self._streams = SessionStreams(session, self.soon, label)
+        self._turn_comes: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
         self._timer_at = NEVER
         self._turning = False
+        self._is_over = False
         self._store.add(self)
 
     def serve(self, opener: Opener, key_id: str) -> None:
@@ -116,7 +118,7 @@ class SessionDriver:
             )
             self.close(error.code, error.reason)
             return
-        self.turn()
+        self.soon()
 
     def drained(self, subflow_id: int) -> None:
         """A connection has given all it had to the kernel."""
@@ -162,11 +164,19 @@ class SessionDriver:
 
     # ---- the turn
 
+    def soon(self) -> None:
+        """Have one turn for all that comes in this turn of the reactor."""
+        if self._turn_comes is None and not self._turning and not self._is_over:
+            self._turn_comes = self._clock.callLater(0, self.turn)
+
     def turn(self) -> None:
         """After any input: act on events, poll who can write, arm the timer."""
         if self._turning:
             return
         self._turning = True
+        comes, self._turn_comes = self._turn_comes, None
+        if comes is not None and comes.active():
+            comes.cancel()
         try:
             self._act_on_events()
             while self._poll():
@@ -266,6 +276,7 @@ class SessionDriver:
 
     def _over(self, code: Code, reason: str) -> None:
         """The last event: nothing of the session is left but its connections."""
+        self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

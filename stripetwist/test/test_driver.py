@@ -44,6 +44,7 @@ class Wire:
         self.done: list[str] = []
         self.stuck = False
         self.sent = b""
+        self.sends = 0
         self.paces: list[int] = []
         self.views: list[KernelView] = []
         self._clock = clock
@@ -53,6 +54,7 @@ class Wire:
     def send(self, data: bytes) -> None:
         """See L{Connection}."""
         self.sent += data
+        self.sends += 1
         if self._open and not self.stuck:
             self._clock.callLater(self.delay, self.other.come, data)
             self._clock.callLater(0, self._drained)
@@ -540,6 +542,7 @@ class ErrorTests(DriverTestCase):
         self.near.turn()
         for stream_id in range(2, 2000, 2):
             self.near.received(1, frames.pack_open(stream_id, 8192, WEB))
+            self.clock.advance(0)
         self.assertEqual([code for _, code, _ in self.ends], [Code.LIMIT])
         self.assertLess(len(self.wires[0][0].sent), 64 * KIB)
 
@@ -681,6 +684,17 @@ class TimeTests(DriverTestCase):
 class ReentryTests(DriverTestCase):
     """Connections that answer within the call."""
 
+    def test_one_turn_for_all_that_comes(self) -> None:
+        """What is written in one turn of the reactor leaves in one batch."""
+        stream, _ = self.reached()
+        self.run_for(0.1)
+        before = [near.sends for near, _ in self.wires]
+        for _ in range(5):
+            stream.write(b"x" * 100)
+        self.assertEqual([near.sends for near, _ in self.wires], before)
+        self.clock.advance(0)
+        self.assertEqual(sum(near.sends for near, _ in self.wires), sum(before) + 1)
+
     def test_connection_lost_while_it_is_written_to(self) -> None:
         """A connection may die of a write, in the middle of a turn."""
 
@@ -696,6 +710,7 @@ class ReentryTests(DriverTestCase):
         target.protocol = Parked()
         couple(parked(self.clock), stream, clock=self.clock, limits=self.limits)
         stream.write(pattern(100_000))
+        self.clock.advance(0)
         self.assertNotIn(9, self.near.connections)
         self.run_for()
         self.assertEqual(self.ends, [])
@@ -716,4 +731,5 @@ class ReentryTests(DriverTestCase):
         wire = Quick(self.clock, 9, self.near)
         self.near.attach(9, wire, 0.0, None)
         stream.write(bytes(8192))
+        self.clock.advance(0)
         self.assertGreater(len(wire.sent), 8192)
