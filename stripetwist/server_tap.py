@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from twisted.application.service import IService
@@ -150,7 +151,9 @@ def _greeting(
     )
     home, folder = f"{Path.home()}/", str(state.path)
     shown_folder = f"~/{folder.removeprefix(home)}" if folder.startswith(home) else folder
-    remote = folder.removeprefix(home)
+    # scp knows an IPv6 address by its brackets, and a shell takes those for a pattern.
+    host = f"[{link.host}]" if ":" in link.host else link.host
+    copied = quote(f"you@{host}:{folder.removeprefix(home)}/client.link")
     return [
         f"stripetwist {'.'.join(__version__.split('.')[:2])} server",
         f"  listens     {where}, {guard}",
@@ -158,7 +161,7 @@ def _greeting(
         f"  state       {shown_folder}      back this directory up: it is the identity",
         f"  address     {_address(settings, link)}",
         "Next, on your own machine (the link is a password):",
-        f"  scp you@{link.host}:{remote}/client.link .",
+        f"  scp {copied} .",
         "  twistd -n --pidfile= stripe-client --server client.link",
     ]
 

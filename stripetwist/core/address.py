@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from stripetwist.core.errors import OpenRefused
 from stripetwist.core.target import parse_host
@@ -94,8 +94,13 @@ def is_loopback(host: str) -> bool:
         address = ip_address(host)
     except ValueError:
         return False
+    return plain(address).is_loopback
+
+
+def plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """A peer's address, where an IPv4 peer of an IPv6 socket is an IPv4 peer."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback
+    return mapped or address
 
 
 def _port(text: str, first: int = 0) -> int:

@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_address
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
+from stripetwist.core.address import plain
 from stripetwist.core.errors import Code, ProtocolError
 from stripetwist.core.handshake import Established, Membership
 from stripetwist.core.hello import Rejected, Role
@@ -123,7 +125,8 @@ class Acceptor(Factory[SubflowProtocol]):
 
     def buildProtocol(self, addr: IAddress | None) -> SubflowProtocol | None:
         """A protocol for a new connection, unless too many have proved nothing yet."""
-        source = str(getattr(addr, "host", "local"))
+        host = getattr(addr, "host", None)
+        source = str(plain(ip_address(host))) if host else "local"
         limits = self.limits
         if (
             self._stopped is not None

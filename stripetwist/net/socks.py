@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, cast
 from typing import Protocol as Interface
 
@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from stripetwist.core.address import plain
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused, printable
 from stripetwist.core.socks5 import (
@@ -382,7 +383,7 @@ class SocksFactory(Factory):
         if not self.sources or host is None:
             # Who may open a Unix socket is decided by its file's mode.
             return True
-        source = plain_address(host)
+        source = plain(ip_address(host))
         return any(source in network for network in self.sources)
 
     def came(self, client: SocksProtocol) -> None:
@@ -420,9 +421,3 @@ class SocksFactory(Factory):
         last: Deferred[None] = Deferred(self._waiting.remove)
         self._waiting.append(last)
         return last
-
-
-def plain_address(host: str) -> IPv4Address | IPv6Address:
-    """The address of a peer, where an IPv4 client of an IPv6 socket is an IPv4 client."""
-    address = ip_address(host)
-    return getattr(address, "ipv4_mapped", None) or address

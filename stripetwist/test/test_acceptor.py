@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from stripetwist.core import frames, hello
 from stripetwist.core.handshake import (
@@ -351,6 +351,14 @@ class StrangerTests(AcceptorTestCase):
         self.assertIsNotNone(late)
         self.end(acceptor)
         self.assertEqual(len(living), 256)
+
+    def test_mapped_source(self) -> None:
+        """An IPv4 peer of an IPv6 socket is the IPv4 peer: one source, and logged as that."""
+        acceptor = self.acceptor
+        for host in ("198.51.100.1", "::ffff:198.51.100.1", "::1"):
+            acceptor.buildProtocol(IPv6Address("TCP", host, 1))
+        self.assertEqual(acceptor._by_source, {"198.51.100.1": 2, "::1": 1})
+        self.end(acceptor)
 
     def end(self, acceptor: Acceptor) -> None:
         """Those connections never were: forget them."""

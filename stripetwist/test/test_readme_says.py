@@ -1,6 +1,7 @@
 """The README says what the code does."""
 
 import re
+import shlex
 from dataclasses import fields
 from importlib import import_module
 from ipaddress import ip_address
@@ -98,6 +99,14 @@ class ReadmeTests(SynchronousTestCase):
         lines = vars(server_tap)["_greeting"](ServerSettings(), state, link, True)
         shown = [line.replace(" (from eth0)", "") for line in self.block("stripetwist 0.1 server")]
         self.assertEqual(shown, lines)
+
+    def test_what_the_shell_reads(self) -> None:
+        """The line that copies the link holds for any folder, and for an IPv6 address."""
+        state = StateDirectory(Path("/srv/my state"), "server", {"HOME": "/nowhere"})
+        link = Link("nobody", bytes(32), "2001:db8::7", 8443, (bytes(32),))
+        lines = vars(server_tap)["_greeting"](ServerSettings(), state, link, True)
+        words = ["scp", "you@[2001:db8::7]:/srv/my state/server/client.link", "."]
+        self.assertIn(words, [shlex.split(line) for line in lines])
 
     def test_what_status_prints(self) -> None:
         """The same columns, under the same heads."""
