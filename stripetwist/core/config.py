@@ -48,6 +48,8 @@ class Limits:
     redial_refused: float = 30.0
     outage_early: float = 300.0
     active_after: float = 1.0
+    look_around: float = 2.0
+    rest_after: float = 300.0
 
     # frames
     frame_small: int = 16 * KIB
@@ -74,6 +76,7 @@ class Limits:
     slow_rest: float = 5.0
     ping_busy: float = 5.0
     ping_idle: float = 25.0
+    pings_doubted: int = 2
     pings_missed: int = 4
     ack_delay: float = 0.025
     ack_delay_floor: float = 0.005

@@ -61,10 +61,21 @@ class StreamFinished:
 
 @dataclass(frozen=True, slots=True)
 class SubflowDead:
-    """The session has given a subflow up: abort its connection."""
+    """
+    A subflow is to carry nothing more: abort its connection.
+
+    @ivar reason: why the session has given it up; empty where the peer has ended it.
+    """
 
     subflow_id: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubflowDoubted:
+    """A subflow answers nothing: have another ready, should it be given up."""
+
+    subflow_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,7 @@ Event = (
     | StreamReset
     | StreamFinished
     | SubflowDead
+    | SubflowDoubted
     | SubflowPaced
     | PeerGoesAway
     | SessionClosed

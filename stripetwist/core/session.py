@@ -292,9 +292,10 @@ class Session:
         if self.closed:
             return
         lateness = now - self._armed
-        for subflow_id, reason in self._subflows.judge(now, lateness, bool(self._streams.table)):
-            self._events.append(events.SubflowDead(subflow_id, reason))
-            self.subflow_down(subflow_id, now)
+        for found in self._subflows.judge(now, lateness, bool(self._streams.table)):
+            self._events.append(found)
+            if isinstance(found, events.SubflowDead):
+                self.subflow_down(found.subflow_id, now)
         if not self._subflows.alive and now >= self._alone_since + self._timeout:
             self.finish(Code.SESSION_LOST, f"no connection for {self._timeout:g} s")
 
@@ -354,7 +355,7 @@ class Session:
     def _on_final(self, subflow: Subflow, frame: Frame, now: float) -> None:
         subflow_id = frames.parse_final(b"".join(frame[5]))
         if subflow_id in self._subflows.alive:
-            self._events.append(events.SubflowDead(subflow_id, "the peer has lost it"))
+            self._events.append(events.SubflowDead(subflow_id, ""))
             self.subflow_down(subflow_id, now)
         self._streams.arrived(self._subflows.final(subflow_id, frame[4]))
 

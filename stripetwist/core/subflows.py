@@ -6,6 +6,7 @@ from stripetwist.core import frames
 from stripetwist.core.chunks import Chunk
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, ProtocolError
+from stripetwist.core.events import SubflowDead, SubflowDoubted
 from stripetwist.core.ledger import Ledger
 from stripetwist.core.outbox import Control, Outbox
 from stripetwist.core.progress import KernelView
@@ -193,21 +194,23 @@ class Subflows:
             or s.ping_at(in_use) <= now
         ]
 
-    def judge(self, now: float, lateness: float, in_use: bool) -> list[tuple[int, str]]:
+    def judge(
+        self, now: float, lateness: float, in_use: bool
+    ) -> list[SubflowDead | SubflowDoubted]:
         """
         Suspect the stalled, ping the silent.
 
         @param lateness: how late this call comes, through no fault of theirs.
-        @return: those to be given up, and why.
+        @return: those to be given up, and those that may have to be soon.
         """
         subflows = list(self.alive.values())
         if lateness > _LATE:
             for subflow in subflows:
                 subflow.excuse(lateness, now)
-        dead: list[tuple[int, str]] = []
+        found: list[SubflowDead | SubflowDoubted] = []
         for subflow in subflows:
             if subflow.dead_at(self._others_live(subflow)) <= now:
-                dead.append((subflow.subflow_id, "no progress"))
+                found.append(SubflowDead(subflow.subflow_id, "no progress"))
             elif subflow.stalled_at() <= now:
                 subflow.suspect(now)
                 self.healthy.discard(subflow.subflow_id)
@@ -215,8 +218,10 @@ class Subflows:
             elif subflow.ping_at(in_use) <= now:
                 subflow.ping(now)
                 if subflow.pings_missed >= self._limits.pings_missed:
-                    dead.append((subflow.subflow_id, "no answer to pings"))
-        return dead
+                    found.append(SubflowDead(subflow.subflow_id, "no answer to pings"))
+                elif subflow.pings_missed == self._limits.pings_doubted:
+                    found.append(SubflowDoubted(subflow.subflow_id))
+        return found
 
     def snapshot(self) -> list[dict[str, object]]:
         """For the session's."""

@@ -72,7 +72,7 @@ class Client(MultiService):
             return
         if self._told:
             return
-        if len(driver.connections) >= len(self.dialer.places):
+        if len(driver.connections) >= self.dialer.wanted:
             self._tell()
         elif self._telling is None:
             self._telling = self._ground.clock.callLater(_TELL_AFTER, self._tell)

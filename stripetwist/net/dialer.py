@@ -1,29 +1,27 @@
 """The dialing side: keeps K subflows to a server up, and the session they make."""
 
-import random
 from collections import deque
-from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Protocol as Shape
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorTCP
+from twisted.internet.interfaces import IDelayedCall, IReactorTCP
 from twisted.logger import Logger
 
 from stripetwist.core.errors import Code, OpenRefused, ProtocolError
 from stripetwist.core.handshake import Established, Intent, Membership
 from stripetwist.core.link import Link
 from stripetwist.core.session import Session
-from stripetwist.core.target import parse_host
+from stripetwist.core.way import Way
 from stripetwist.net import tls
 from stripetwist.net.driver import SessionDriver
 from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
+from stripetwist.net.path import Address, Path
 from stripetwist.net.place import Place
-from stripetwist.net.redial import Redial
-
-Address = IPv4Address | IPv6Address
+from stripetwist.net.waiters import Waiters
 
 
 class Resolves(Shape):
@@ -35,11 +33,12 @@ class Resolves(Shape):
 
 class Dialer(Service):
     """
-    Keeps K subflows to one server up for as long as it runs.
+    Keeps K subflows to one server up, over one or several paths, for as long as it runs.
 
     Each place is dialed again after a pause that grows; the first to get through opens the
     session, the others join it.  When the session is over, a new one is opened; nothing of
-    the old one is carried into it.  Stopping ends every dial and every connection.
+    the old one is carried into it.  A session that has not been used for a while keeps one
+    subflow per path.  Stopping ends every dial and every connection.
 
     @ivar link: the server, and the key to it.
     @ivar creator: makes the TLS connections of the session; C{None} for those without TLS.
@@ -51,7 +50,12 @@ class Dialer(Service):
     log = Logger()
 
     def __init__(
-        self, reactor: IReactorTCP, ground: Ground, resolver: Resolves, link: Link
+        self,
+        reactor: IReactorTCP,
+        ground: Ground,
+        resolver: Resolves,
+        link: Link,
+        ways: Sequence[Way] = (Way(),),
     ) -> None:
         """
         @raise StartupError: TLS cannot be had here.
@@ -64,21 +68,22 @@ class Dialer(Service):
         self.driver: SessionDriver | None = None
         self.last_error = ""
         self.on_change: Callable[[], None] = lambda: None
-        self._resolver = resolver
+        self.resolver = resolver
         self._membership: Membership | None = None
         self._opening: Place | None = None
         self._ready: deque[Place] = deque()
         self._queue: deque[Place] = deque()
         self._dialing: set[Place] = set()
-        self._waiters: list[Deferred[Opener]] = []
-        self._address: Address | None = None
+        self._waiters = Waiters(self.clock, self.limits.session_wait, self._no_session)
         self._next_id = 1
         self._outage_since: float | None = None
         self._told = ""
         self._stopped: Deferred[None] | None = None
         self.creator: tls.ClientCreator | None = None
-        redial = Redial(self.limits, random.random)
-        self.places = [Place(self, redial) for _ in range(self.limits.subflows)]
+        self._used_at = self.clock.seconds()
+        self._rests = False
+        self._looking: IDelayedCall | None = None
+        self.paths = [Path(self, way) for way in ways]
         self._fresh_session()
 
     # ---- the service
@@ -86,8 +91,8 @@ class Dialer(Service):
     def startService(self) -> None:
         """Dial: two places at once, the others a little later."""
         super().startService()
-        for number, place in enumerate(self.places):
-            place.dial_after(max(0, number - 1) * self.limits.dial_spacing)
+        self._fit(self.limits.subflows)
+        self._look_around()
 
     def stopService(self) -> Deferred[None]:
         """End everything; fires when the last connection is gone."""
@@ -96,18 +101,69 @@ class Dialer(Service):
         self._stopped = stopped
         if self.driver is not None:
             self.driver.close(Code.GOING_AWAY, "the client was stopped")
-        while self._waiters:
-            self._fail(self._waiters[0], "the client is shutting down")
+        self._waiters.dismiss()
+        if self._looking is not None and self._looking.active():
+            self._looking.cancel()
         for place in self.places:
             place.stop()
-        self.left()
+        self._check_stopped()
         return stopped
 
-    def left(self) -> None:
-        """A place may have nothing left to end."""
+    def left(self, place: Place) -> None:
+        """A place has stopped, and has nothing left to end."""
+        place.path.left(place)
+        self._check_stopped()
+
+    def _check_stopped(self) -> None:
         stopped = self._stopped
-        if stopped is not None and not stopped.called and all(p.is_over for p in self.places):
+        if stopped is not None and not stopped.called and not self.places:
             stopped.callback(None)
+
+    # ---- how many
+
+    @property
+    def places(self) -> list[Place]:
+        """All of them, over the paths in turn."""
+        rows = zip_longest(*(path.places for path in self.paths))
+        return [place for row in rows for place in row if place is not None]
+
+    @property
+    def wanted(self) -> int:
+        """How many subflows there are to be."""
+        return sum(len(path.wanted) for path in self.paths)
+
+    def _fit(self, count: int) -> None:
+        """Have so many subflows, spread over the paths; at least one on each."""
+        each, more = divmod(count, len(self.paths))
+        shares = [max(1, each + (number < more)) for number in range(len(self.paths))]
+        fresh = [path.fit(share) for path, share in zip(self.paths, shares, strict=True)]
+        rows = [place for row in zip_longest(*fresh) for place in row if place is not None]
+        for number, place in enumerate(rows):
+            place.dial_after(max(0, number - 1) * self.limits.dial_spacing)
+
+    def _look_around(self) -> None:
+        """Now and then: whether anybody uses the session, and where we are."""
+        self._looking = self.clock.callLater(self.limits.look_around, self._look_around)
+        now = self.clock.seconds()
+        if self.driver is None or not self.driver.is_idle:
+            self._used_at = now
+        elif not self._rests and now - self._used_at >= self.limits.rest_after:
+            self._rests = True
+            self._fit(len(self.paths))
+        for path in self.paths:
+            path.look_around()
+
+    def _used(self) -> None:
+        self._used_at = self.clock.seconds()
+        if self._rests:
+            self._rests = False
+            self._fit(self.limits.subflows)
+
+    def _doubted(self, subflow_id: int) -> None:
+        """A subflow answers nothing: have another ready."""
+        for place in self.places:
+            if place.is_up and place.replaces == subflow_id:
+                place.path.doubt(place)
 
     # ---- who wants a session
 
@@ -118,31 +174,17 @@ class Dialer(Service):
         A session without any may be one that the server has forgotten: what is opened now
         would be lost with it.  Fails with L{OpenRefused}.
         """
+        self._used()
         if self.driver is not None and self.driver.connections:
             return succeed(self.driver)
         if self._stopped is not None:
-            return fail(self._no_session("the client is shutting down"))
-        waiter: Deferred[Opener] = Deferred(self._forget)
-        self._waiters.append(waiter)
-        timer = self.clock.callLater(self.limits.session_wait, self._fail, waiter, "")
+            return fail(self._no_session())
+        return self._waiters.add()
 
-        def settled(result: object) -> object:
-            if timer.active():
-                timer.cancel()
-            return result
-
-        waiter.addBoth(settled)
-        return waiter
-
-    def _forget(self, waiter: Deferred[Opener]) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-
-    def _fail(self, waiter: Deferred[Opener], why: str) -> None:
-        self._forget(waiter)
-        waiter.errback(self._no_session(why or self.last_error or "no answer yet"))
-
-    def _no_session(self, why: str) -> OpenRefused:
+    def _no_session(self) -> OpenRefused:
+        why = self.last_error or "no answer yet"
+        if self._stopped is not None:
+            why = "the client is shutting down"
         sentence = f"no connection to the server {self.link.address}: {why}"
         return OpenRefused(Code.NET_UNREACHABLE, sentence)
 
@@ -168,19 +210,6 @@ class Dialer(Service):
         self._greet_next()
         while self._queue and len(self._dialing) < self.limits.max_handshakes:
             self._queue.popleft().dial()
-
-    def find_address(self) -> Deferred[Address]:
-        """The server's address: looked up anew for each session, the same within one."""
-        if self._address is not None:
-            return succeed(self._address)
-        host = parse_host(self.link.host)
-        if not isinstance(host, str):
-            return succeed(host)
-        return self._resolver.resolve(host).addCallback(self._keep_address)
-
-    def _keep_address(self, addresses: list[Address]) -> Address:
-        index = random.randrange(len(addresses)) if self.last_error else 0
-        return addresses[index]
 
     def ready(self, place: Place) -> None:
         """A place's connection is up and waits to say what it is for."""
@@ -212,34 +241,33 @@ class Dialer(Service):
         @return: the session that it belongs to; C{None} if that has ended meanwhile.
         """
         if who.is_new:
-            self._open_session(who, place.address)
+            self._open_session(who)
         driver, member = self.driver, self._membership
         if driver is None or member is None or who.session_id != member.session_id:
             return None
         assert place.subflow is not None
         checksum = self.ground.checksum if self.link.plain else None
         try:
-            driver.attach(who.subflow_id, place.subflow, rtt, checksum)
+            driver.attach(
+                who.subflow_id, place.subflow, rtt, checksum, place.replaces, place.path.label
+            )
         except ProtocolError:
             return None
         self._outage_since = None
         self.last_error = ""
+        place.path.keep_address(place.address)
+        place.path.established(place)
         self.done_dialing(place)
-        self._tell_waiters(driver)
+        self._waiters.tell(driver)
         self.on_change()
         return driver
 
-    def _open_session(self, who: Established, address: Address | None) -> None:
+    def _open_session(self, who: Established) -> None:
         budget = self.ground.store.budget
         session = Session(True, self.limits, budget, who.peer, self.clock.seconds())
         self._membership = Membership(who.session_id, who.session_secret)
-        self._address = address
         self.driver = SessionDriver(session, self.ground, self._session_ended, self.link.address)
-
-    def _tell_waiters(self, driver: SessionDriver) -> None:
-        # One that is told may cancel another.
-        while self._waiters:
-            self._waiters.pop(0).callback(driver)
+        self.driver.on_doubt = self._doubted
 
     def _session_ended(self, driver: SessionDriver, code: Code, reason: str) -> None:
         if self.driver is driver:
@@ -255,10 +283,9 @@ class Dialer(Service):
 
     def _fresh_session(self) -> None:
         self._membership = None
-        self._address = None
         self._next_id = 1
-        for place in self.places:
-            place.replaces = 0
+        for path in self.paths:
+            path.fresh_session()
         if not self.link.plain:
             label = tls.session_label(self.ground.entropy)
             self.creator = tls.ClientCreator(self.link, label)

@@ -18,9 +18,6 @@ from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
 from stripetwist.net.streams import SessionStreams
 
-# The only one there is so far: straight from one peer to the other.
-_PATH = "direct"
-
 
 class Connection(Protocol):
     """A subflow as the driver knows it: somewhere to write, something to end."""
@@ -51,6 +48,7 @@ class SessionDriver:
 
     @ivar connections: the living subflows.
     @ivar label: what logs call it.
+    @ivar on_doubt: told of subflows that answer nothing, before they are given up.
     """
 
     log = Logger()
@@ -65,11 +63,13 @@ class SessionDriver:
         self.session = session
         self.label = label
         self.connections: dict[int, Connection] = {}
+        self.on_doubt: Callable[[int], None] = lambda subflow_id: None
         self.started = ground.clock.seconds()
         self._ground = ground
         self._clock = ground.clock
         self._store = ground.store
         self._ended = ended
+        self._paths: dict[int, str] = {}
         self._streams = SessionStreams(session, self.soon, label)
         self._turn_comes: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
@@ -91,14 +91,19 @@ class SessionDriver:
         rtt: float | None,
         checksum: Checksum | None,
         replaces: int = 0,
+        path: str | None = None,
     ) -> None:
         """
         A connection has joined.
 
+        @param replaces: a subflow that it takes the place of.
+        @param path: what people call its path; C{None} where only the other end knows.
         @raise ProtocolError: with a number that was used before.
         """
         self.session.subflow_up(subflow_id, self._clock.seconds(), rtt, checksum)
         self.connections[subflow_id] = connection
+        if path is not None:
+            self._paths[subflow_id] = path
         if (gone := self.connections.get(replaces)) is not None:
             gone.abort()
             self.connection_lost(replaces)
@@ -130,6 +135,7 @@ class SessionDriver:
     def connection_lost(self, subflow_id: int) -> None:
         """A connection is gone."""
         if self.connections.pop(subflow_id, None) is not None:
+            self._paths.pop(subflow_id, None)
             self.session.subflow_down(subflow_id, self._clock.seconds())
             self.turn()
 
@@ -137,12 +143,13 @@ class SessionDriver:
         connection = self.connections.get(subflow_id)
         if connection is None:
             return
-        self.log.info(
-            "{label}: subflow {subflow} given up: {reason}",
-            label=self.label,
-            subflow=subflow_id,
-            reason=reason,
-        )
+        if reason:
+            self.log.info(
+                "{label}: subflow {subflow} given up: {reason}",
+                label=self.label,
+                subflow=subflow_id,
+                reason=reason,
+            )
         connection.abort()
         self.connection_lost(subflow_id)
 
@@ -216,6 +223,8 @@ class SessionDriver:
             case events.SubflowPaced(subflow_id, batch):
                 if (connection := self.connections.get(subflow_id)) is not None:
                     connection.pace(batch)
+            case events.SubflowDoubted(subflow_id):
+                self.on_doubt(subflow_id)
             case events.PeerGoesAway(sentence):
                 self.log.info("{label}: {sentence}", label=self.label, sentence=sentence)
             case events.SessionClosed(code, reason):
@@ -297,5 +306,5 @@ class SessionDriver:
         now = self._clock.seconds()
         seen: dict[str, Any] = self.session.snapshot(now)
         for subflow in seen["subflows"]:
-            subflow.update(path=_PATH, deaths=0, last_error="")
+            subflow.update(path=self._paths.get(subflow["id"]), deaths=0, last_error="")
         return {"name": self.label, "age": now - self.started, **seen}

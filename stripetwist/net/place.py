@@ -1,33 +1,28 @@
 """One of the K places of a dialer: a connection, or the wait for the next."""
 
-import os
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, cast
 
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import (
-    ConnectError,
-    ConnectionRefusedError,
-    TCPTimedOutError,
-    TimeoutError,
-)
 from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall
 from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from stripetwist.core.errors import Code, OpenRefused, printable
+from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.handshake import DialerHandshake, Established, Intent, late_reject
 from stripetwist.core.hello import Rejected
 from stripetwist.net import sockets, tls
+from stripetwist.net.dial_errors import card_sentence, connect_sentence, rejection_sentence
 from stripetwist.net.driver import SessionDriver
 from stripetwist.net.redial import Redial
 from stripetwist.net.subflow import SubflowProtocol
 
 if TYPE_CHECKING:
     from stripetwist.net.dialer import Dialer
+    from stripetwist.net.path import Path
 
 _NO_BINDING = bytes(32)
 
@@ -53,20 +48,23 @@ class Place:
     """
     One of the K places of a dialer: a connection, or the wait for the next.
 
-    Lives as long as the dialer.  Has one look-up, one connect or one connection at a time,
-    and one timer at most; after C{stop} it tells C{Dialer.left} once it has none of these.
+    Has one look-up, one connect or one connection at a time, and one timer at most; after
+    C{stop} it tells C{Dialer.left} once it has none of these.
 
+    @ivar path: the way that it dials.
     @ivar subflow: the connection, from its TCP on.
     @ivar address: where it leads.
     @ivar replaces: the subflow that was here last, if the session still lives.
     @ivar deaths: how many connections that worked were lost here.
+    @ivar is_stopped: whether it dials no more.
     @ivar last_error: why a dial last came to nothing here, a sentence.
     """
 
     log = Logger()
 
-    def __init__(self, dialer: "Dialer", redial: Redial) -> None:
+    def __init__(self, dialer: "Dialer", path: "Path", redial: Redial) -> None:
         self._dialer = dialer
+        self.path = path
         self._redial = redial
         self.subflow: SubflowProtocol | None = None
         self.address: IPv4Address | IPv6Address | None = None
@@ -86,14 +84,29 @@ class Place:
         self._down_since: float | None = None
         self._sentence: str | None = None
         self._refused = False
-        self._stopped = False
+        self.is_stopped = False
 
     # ---- the wait
 
     def dial_after(self, delay: float) -> None:
         """Dial in a while."""
-        if not self._stopped:
+        if not self.is_stopped:
             self._set_timer(delay, self.dial)
+
+    def dial_now(self) -> None:
+        """Dial at once, if it only waits."""
+        if self._timer is not None and self.is_waiting:
+            self.dial_after(0)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is nothing of it but the wait for the next dial."""
+        return not (self._finding or self._connector or self.subflow)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its connection belongs to the session."""
+        return self._up_since is not None
 
     def _set_timer(self, delay: float, call: Callable[[], None]) -> None:
         self._cancel_timer()
@@ -112,28 +125,35 @@ class Place:
 
     def dial(self) -> None:
         """Dial now, if the dialer has a turn for us; else when it has."""
-        if self._stopped or not self._dialer.may_dial(self):
+        if self.is_stopped or not self._dialer.may_dial(self):
             return
         self._sentence = None
         self._refused = self._secured = False
-        self._finding = finding = self._dialer.find_address()
+        self._finding = finding = self.path.find_address()
         finding.addCallback(self._connect).addErrback(self._not_dialed)
 
     def _connect(self, address: IPv4Address | IPv6Address) -> None:
         self._finding = None
-        dialer = self._dialer
+        dialer, path = self._dialer, self.path
         self.address = address
         factory: Any = _Dial(self)
         if dialer.creator is not None:
             factory = tls.TLSFactory(dialer.creator, factory, dialer.clock)
         timeout = self._redial.connect_timeout(self._failures, dialer.is_alive())
-        self._connector = dialer.reactor.connectTCP(
-            str(address), dialer.link.port, factory, timeout=timeout
+        source = (path.way.bind, 0) if path.way.bind else None
+        self._connector = connector = dialer.reactor.connectTCP(
+            str(address), path.port, factory, timeout=timeout, bindAddress=source
         )
         # The socket exists before its SYN is sent; some options have to be set that early.
-        sock = getattr(getattr(self._connector, "transport", None), "socket", None)
-        if sock is not None:
-            sockets.prepare(sock)
+        sock = getattr(getattr(connector, "transport", None), "socket", None)
+        if sock is None:
+            return
+        sockets.prepare(sock)
+        try:
+            sockets.use_card(sock, path.way.nic)
+        except OSError as error:
+            self._sentence = card_sentence(error, path.where, path.way.nic)
+            connector.disconnect()
 
     def _not_dialed(self, failure: Failure) -> None:
         self._finding = None
@@ -142,20 +162,12 @@ class Place:
             why = failure.value.sentence
         elif not failure.check(CancelledError):
             self.log.failure("a dial failed", failure)
-        self._failed(f"the server {self._dialer.link.address} was not found: {why}")
+        self._failed(f"the server {self.path.where} was not found: {why}")
 
     def not_connected(self, reason: Failure) -> None:
         """The connect failed."""
         self._connector = None
-        where, error = self._dialer.link.address, reason.value
-        if isinstance(error, ConnectionRefusedError):
-            sentence = f"{where} refuses connections: start the server there, or check the port"
-        elif isinstance(error, TimeoutError | TCPTimedOutError):
-            sentence = f"{where} does not answer: check the address, and its firewall"
-        elif isinstance(error, ConnectError) and error.osError is not None:
-            sentence = f"{where} cannot be reached: {os.strerror(error.osError).lower()}"
-        else:
-            sentence = f"{where} cannot be reached: {printable(reason.getErrorMessage())}"
+        sentence = self._sentence or connect_sentence(reason, self.path.where)
         self._failed(sentence)
 
     def connected(self) -> SubflowProtocol:
@@ -167,7 +179,7 @@ class Place:
         return self.subflow
 
     def _too_late(self) -> None:
-        where = self._dialer.link.address
+        where = self.path.where
         self._give_up(f"{where} takes connections but does not answer: is it stripe-server?")
 
     def _give_up(self, sentence: str, refused: bool = False) -> None:
@@ -208,7 +220,7 @@ class Place:
     def greeted(self, data: bytes) -> None:
         """The answer comes."""
         if self._handshake is None or self._intent is None or self.subflow is None:
-            where = self._dialer.link.address
+            where = self.path.where
             self._give_up(f"{where} let us not in: it talks before it is asked", refused=True)
             return
         try:
@@ -245,20 +257,12 @@ class Place:
         return True
 
     def _rejected(self, error: Rejected, intent: Intent) -> None:
-        where, why = self._dialer.link.address, error.reason
+        # Whoever goes away comes back soon, and a session is opened anew at once; of anything
+        # else we would only hear it again.
+        mends = error.code in (Code.GOING_AWAY, Code.UNKNOWN_SESSION)
+        self._give_up(rejection_sentence(error, self.path.where), refused=not mends)
         if error.code is Code.UNKNOWN_SESSION:
-            self._give_up("")
             self._dialer.unknown_session(intent.join)
-            return
-        sentences = {
-            Code.AUTH: f"{where} does not accept the key of this link: it was revoked or has "
-            "expired, or the link is another server's; get a new link",
-            Code.BUSY: f"{where} wants fewer connections: {why}",
-            Code.VERSION: f"{where} cannot be talked to: {why}",
-        }
-        sentence = sentences.get(error.code, f"{where} let us not in: {why}")
-        # Whoever goes away comes back soon; of anything else we would only hear it again.
-        self._give_up(sentence, refused=error.code is not Code.GOING_AWAY)
 
     # ---- afterwards
 
@@ -272,11 +276,13 @@ class Place:
             self._refused |= isinstance(reason.value, SSL.Error)
             self._failed(self._why(reason))
             return
-        self.deaths += 1
+        self.deaths += not self.is_stopped
         worked = now - up_since >= self._dialer.limits.active_after
         self._dialer.place_lost(worked)
-        if self._stopped:
-            self._dialer.left()
+        # One that has a substitute leaves the way to that.
+        self.is_stopped |= self.path.is_replaced(self)
+        if self.is_stopped:
+            self._dialer.left(self)
         elif worked:
             self._failures, self._down_since = 0, None
             self.dial_after(self._redial.after_loss())
@@ -287,19 +293,19 @@ class Place:
         """Why a connection was lost before it carried anything; nothing if that is known."""
         if self._sentence is not None:
             return self._sentence
-        where = self._dialer.link.address
+        where = self.path.where
         if self._secured:
             return f"{where} closed the connection instead of letting us in; see its log"
         return tls.tls_sentence(cast(BaseException, reason.value), where)
 
     def _failed(self, sentence: str) -> None:
-        self.last_error = sentence or self.last_error
         self._dialer.done_dialing(self)
+        if self.is_stopped:
+            self._dialer.left(self)
+            return
+        self.last_error = sentence or self.last_error
         self._dialer.failed(sentence)
-        if self._stopped:
-            self._dialer.left()
-        else:
-            self._pause()
+        self._pause()
 
     def _pause(self) -> None:
         now = self._dialer.clock.seconds()
@@ -317,16 +323,13 @@ class Place:
 
     def stop(self) -> None:
         """Dial no more, and end what there is."""
-        self._stopped = True
+        self.is_stopped = True
         self._cancel_timer()
         if self._finding is not None:
             self._finding.cancel()
         elif self.subflow is not None:
-            self.subflow.close()
+            self.subflow.retire()
         elif self._connector is not None:
             self._connector.disconnect()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has stopped, and nothing is left to end."""
-        return self._stopped and not (self._finding or self.subflow or self._connector)
+        else:
+            self._dialer.left(self)

@@ -11,6 +11,9 @@ _TCP_NOTSENT_LOWAT = 25
 _TCP_USER_TIMEOUT = 18
 _TCP_CONGESTION = 13
 _TCP_INFO = 11
+_SO_BINDTODEVICE = 25
+# Any port would do.
+_DISCARD = 9
 
 # struct tcp_info of <linux/tcp.h>, whose fields never move: unacked, last_data_recv,
 # last_ack_recv, rtt, rttvar, bytes_acked, bytes_received, notsent_bytes.
@@ -32,6 +35,32 @@ def prepare(sock: socket.socket) -> None:
     _wish(sock, socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _LOWAT)
     _wish(sock, socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
     _wish(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def use_card(sock: socket.socket, card: str) -> None:
+    """
+    Send from this network card whatever the routes say.
+
+    @raise OSError: there is no such card, or the kernel does not let us choose.
+    """
+    if card:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, card.encode() + b"\0")
+
+
+def source_towards(address: str, card: str = "") -> str | None:
+    """
+    The address that the kernel would send from to get there by now; C{None} for no way there.
+
+    Sends nothing: a datagram socket is only told whom it would talk to.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            use_card(sock, card)
+            sock.connect((address, _DISCARD))
+            return str(sock.getsockname()[0])
+    except OSError:
+        return None
 
 
 def hold_unsent(transport: Any, size: int) -> None:

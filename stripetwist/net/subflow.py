@@ -171,6 +171,12 @@ class SubflowProtocol(Protocol):
             self._closing = self._clock.callLater(self._limits.close_timeout, self._give_up)
             self.transport.loseConnection()
 
+    def retire(self) -> None:
+        """Carry nothing more for the session, which goes on without it, and end in order."""
+        if self._carrier is not None:
+            self._carrier.connection_lost(self._subflow_id)
+        self.close()
+
     def _give_up(self) -> None:
         self._closing = None
         self.abort()

@@ -1,7 +1,7 @@
 """A dialer and an acceptor in one simulated network, with real TLS between them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from ipaddress import ip_address
@@ -18,12 +18,14 @@ from stripetwist.core.config import MIB, Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.link import Link
 from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.way import Way
 from stripetwist.net.acceptor import Acceptor
 from stripetwist.net.certificates import ServerCertificate, check_pair, make_certificate
 from stripetwist.net.checksum import table_driven
-from stripetwist.net.dialer import Address, Dialer
+from stripetwist.net.dialer import Dialer
 from stripetwist.net.ground import Ground, Store
 from stripetwist.net.keystore import KeyStore
+from stripetwist.net.path import Address
 from stripetwist.net.relay import Parked
 from stripetwist.net.tls import ServerCreator, TLSFactory
 from stripetwist.test.network import Network
@@ -159,10 +161,12 @@ class LinkTestCase(SynchronousTestCase):
         self.acceptors.append(acceptor)
         return acceptor
 
-    def dial(self, link: Link | None = None, **limits: Any) -> Dialer:
+    def dial(
+        self, link: Link | None = None, ways: Sequence[Way] = (Way(),), **limits: Any
+    ) -> Dialer:
         """A client that dials."""
         ground = self.ground(replace(self.limits, **limits))
-        dialer = Dialer(self.network, ground, self.names, link or self.link)
+        dialer = Dialer(self.network, ground, self.names, link or self.link, ways)
         self.dialers.append(dialer)
         dialer.startService()
         return dialer

@@ -25,16 +25,24 @@ class Dial:
     """
     One attempt to connect.
 
+    @ivar source: the address that it comes from; C{None} for any.
     @ivar state: C{connecting}, C{connected}, C{failed} or C{stopped}.
     @ivar cable: the connection, once there is one.
     """
 
     def __init__(
-        self, network: "Network", host: str, port: int, factory: Any, timeout: float
+        self,
+        network: "Network",
+        host: str,
+        port: int,
+        factory: Any,
+        timeout: float,
+        source: tuple[str, int] | None,
     ) -> None:
         self.host = host
         self.port = port
         self.timeout = timeout
+        self.source = source
         self.at = network.seconds()
         self.state = "connecting"
         self.cable: Cable | None = None
@@ -160,7 +168,7 @@ class Network(Clock):
         bindAddress: tuple[str, int] | None = None,
     ) -> Dial:
         """See L{IReactorTCP.connectTCP}."""
-        dial = Dial(self, host, port, factory, timeout)
+        dial = Dial(self, host, port, factory, timeout, bindAddress)
         self.dials.append(dial)
         if port not in self.silent:
             self.callLater(2 * self.delay, self._meet, dial)

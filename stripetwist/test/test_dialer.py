@@ -325,7 +325,8 @@ class StopTests(LinkTestCase):
     def test_not_before_the_last(self) -> None:
         """One place that ends at once does not speak for the others."""
         dialer, _ = self.connected(subflows=2)
-        dialer.find_address = lambda: self.names.resolve("vps.example")  # type: ignore[assignment, return-value, method-assign]
+        path: Any = dialer.paths[0]
+        path.find_address = lambda: self.names.resolve("vps.example")
         self.network.cables[0].cut()
         self.network.run(0.5)
         self.network.cables[1].silent = True

@@ -41,6 +41,17 @@ class SocketsTests(SynchronousTestCase):
         sockets.hold_unsent(self.transport, 32 * 1024)
         self.assertEqual(self.option("TCP_NOTSENT_LOWAT"), 32 * 1024)
 
+    def test_where_from(self) -> None:
+        """The source address of a way, as the kernel would choose it; nothing without one."""
+        self.assertEqual(sockets.source_towards("127.0.0.1"), "127.0.0.1")
+        self.assertEqual(sockets.source_towards("127.0.0.1", "lo"), "127.0.0.1")
+        self.assertIsNone(sockets.source_towards("127.0.0.1", "no-such-card"))
+
+    def test_no_such_card(self) -> None:
+        """A card that is not there is an error; none at all is no matter."""
+        sockets.use_card(self.near, "")
+        self.assertRaises(OSError, sockets.use_card, self.near, "no-such-card")
+
     def test_what_has_arrived(self) -> None:
         """Acknowledged bytes here are received bytes there."""
         before = sockets.kernel_view(self.transport)

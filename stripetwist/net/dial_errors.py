@@ -1,0 +1,52 @@
+"""Why a dial came to nothing, in sentences."""
+
+import os
+
+from twisted.internet.error import (
+    ConnectBindError,
+    ConnectError,
+    ConnectionRefusedError,
+    TCPTimedOutError,
+    TimeoutError,
+)
+from twisted.python.failure import Failure
+
+from stripetwist.core.errors import Code, printable
+from stripetwist.core.hello import Rejected
+
+
+def connect_sentence(reason: Failure, where: str) -> str:
+    """
+    Why a connect failed, and what to do.
+
+    @param where: the server, and what leads to it.
+    """
+    error = reason.value
+    if isinstance(error, ConnectBindError):
+        return f"{where} cannot be dialed from an address that this machine lacks; check bind="
+    if isinstance(error, ConnectionRefusedError):
+        return f"{where} refuses connections: start the server there, or check the port"
+    if isinstance(error, TimeoutError | TCPTimedOutError):
+        return f"{where} does not answer: check the address, and its firewall"
+    if isinstance(error, ConnectError) and error.osError is not None:
+        return f"{where} cannot be reached: {os.strerror(error.osError).lower()}"
+    return f"{where} cannot be reached: {printable(reason.getErrorMessage())}"
+
+
+def card_sentence(error: OSError, where: str, card: str) -> str:
+    """Why a network card cannot be dialed from."""
+    why = os.strerror(error.errno or 0).lower()
+    return f"{where} cannot be dialed from {printable(card)}: {why}; check nic="
+
+
+def rejection_sentence(error: Rejected, where: str) -> str:
+    """Why the server does not let us in; nothing where that mends itself."""
+    why = error.reason
+    sentences = {
+        Code.UNKNOWN_SESSION: "",
+        Code.AUTH: f"{where} does not accept the key of this link: it was revoked or has "
+        "expired, or the link is another server's; get a new link",
+        Code.BUSY: f"{where} wants fewer connections: {why}",
+        Code.VERSION: f"{where} cannot be talked to: {why}",
+    }
+    return sentences.get(error.code, f"{where} let us not in: {why}")

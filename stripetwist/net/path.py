@@ -1,0 +1,145 @@
+"""One way to the server, with the places on it."""
+
+import random
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, succeed
+
+from stripetwist.core.target import parse_host
+from stripetwist.core.way import Way
+from stripetwist.net import sockets
+from stripetwist.net.place import Place
+from stripetwist.net.redial import Redial
+
+if TYPE_CHECKING:
+    from stripetwist.net.dialer import Dialer
+
+Address = IPv4Address | IPv6Address
+
+
+class Path:
+    """
+    One way to the server, with the places on it.
+
+    Has as many places as it was last told to; a place whose connection has become doubtful
+    gets a substitute, and ends once that is up.
+
+    @ivar label: what people call it.
+    @ivar where: what it leads to, for sentences.
+    @ivar places: those that dial or are up, and those that are about to end.
+    """
+
+    def __init__(self, dialer: "Dialer", way: Way) -> None:
+        link = dialer.link
+        self.way = way
+        self.label = str(way)
+        self.host = way.host or link.host
+        self.port = way.port or link.port
+        self.where = f"{link.address} by {self.label}" if way.host else link.address
+        self.places: list[Place] = []
+        self._dialer = dialer
+        self._redial = Redial(dialer.limits, random.random)
+        self._address: Address | None = None
+        self._source: str | None = None
+        self._substitutes: dict[Place, Place] = {}
+
+    # ---- where it leads
+
+    def fresh_session(self) -> None:
+        """The next connection belongs to another session: look the address up anew."""
+        self._address = None
+        for place in self.places:
+            place.replaces = 0
+
+    def keep_address(self, address: Address | None) -> None:
+        """All connections of a session lead to one address."""
+        if self._address is None:
+            self._address = address
+
+    def find_address(self) -> Deferred[Address]:
+        """Where to dial: looked up anew for each session, the same within one."""
+        if self._address is not None:
+            return succeed(self._address)
+        host = parse_host(self.host)
+        if not isinstance(host, str):
+            return succeed(host)
+        return self._dialer.resolver.resolve(host).addCallback(self._choose)
+
+    def _choose(self, addresses: list[Address]) -> Address:
+        index = random.randrange(len(addresses)) if self._dialer.last_error else 0
+        return addresses[index]
+
+    # ---- how many
+
+    @property
+    def wanted(self) -> list[Place]:
+        """The places that are to stay."""
+        return [place for place in self.places if not place.is_stopped]
+
+    def fit(self, count: int) -> list[Place]:
+        """
+        Have so many places; of those there are too many, the ones that are up stay longest.
+
+        @return: those that are new, to be dialed.
+        """
+        wanted = self.wanted
+        for place in sorted(wanted, key=_is_up)[: max(0, len(wanted) - count)]:
+            place.stop()
+        return [self._add() for _ in range(count - len(wanted))]
+
+    def _add(self) -> Place:
+        place = Place(self._dialer, self, self._redial)
+        self.places.append(place)
+        return place
+
+    def doubt(self, place: Place) -> None:
+        """Its connection may be dead or lead nowhere: dial another that is to replace it."""
+        if place.is_stopped or place in self._substitutes.values():
+            return
+        substitute = self._add()
+        substitute.replaces = place.replaces
+        self._substitutes[substitute] = place
+        substitute.dial_after(0)
+
+    def is_replaced(self, place: Place) -> bool:
+        """Whether another has been dialed in its stead."""
+        return place in self._substitutes.values()
+
+    def established(self, place: Place) -> None:
+        """A place is up: the one that it replaces is not needed any more."""
+        doubted = self._substitutes.pop(place, None)
+        if doubted is not None:
+            doubted.stop()
+
+    def left(self, place: Place) -> None:
+        """A place has ended."""
+        self.places.remove(place)
+        self._substitutes.pop(place, None)
+        for substitute, doubted in list(self._substitutes.items()):
+            if doubted is place:
+                del self._substitutes[substitute]
+
+    # ---- where it comes from
+
+    def look_around(self) -> None:
+        """
+        Dial anew what the kernel would send from another address by now.
+
+        It has moved to another network, whatever its connections still believe.
+        """
+        if self._address is None or self.way.bind:
+            return
+        source = sockets.source_towards(str(self._address), self.way.nic)
+        before, self._source = self._source, source or self._source
+        if source is None or before is None or source == before:
+            return
+        for place in self.wanted:
+            if place.is_up:
+                self.doubt(place)
+            else:
+                place.dial_now()
+
+
+def _is_up(place: Place) -> bool:
+    return place.is_up

@@ -1,0 +1,222 @@
+"""L{stripetwist.net.path}: how many places a path has, and where they dial."""
+
+from dataclasses import replace
+from typing import Any
+
+from stripetwist.core.way import Way
+from stripetwist.net import sockets
+from stripetwist.net.dialer import Dialer
+from stripetwist.test.link_case import PORT, WEB, LinkTestCase
+
+
+class PathTestCase(LinkTestCase):
+    """Looks at the subflows of both ends."""
+
+    def up(self, dialer: Dialer) -> list[int]:
+        """The subflows of a client, and of its server."""
+        assert dialer.driver is not None
+        ours = sorted(dialer.driver.connections)
+        (member,) = self.acceptors[0].door.sessions.values()
+        self.assertEqual(sorted(member.driver.connections), ours)
+        return ours
+
+
+class RestTests(PathTestCase):
+    """A session that nobody uses."""
+
+    def rested(self) -> Dialer:
+        """One that has not been used for five minutes."""
+        dialer, _ = self.connected()
+        self.network.run(299 - self.network.seconds(), 0.5)
+        self.assertEqual(len(self.up(dialer)), 3)
+        lines = self.logged(lambda: self.network.run(5, 0.05))
+        self.assertEqual(lines, [])
+        return dialer
+
+    def test_one_stays(self) -> None:
+        """After five minutes there is one subflow, in the same session, and none is dialed."""
+        dialer = self.rested()
+        self.assertEqual(len(self.up(dialer)), 1)
+        dials = len(self.network.dials)
+        self.network.run(60, 0.05)
+        self.assertEqual(len(self.up(dialer)), 1)
+        self.assertEqual(len(self.network.dials), dials)
+
+    def test_all_come_back(self) -> None:
+        """Who opens a stream has it at once, and the others come up beside it."""
+        dialer = self.rested()
+        opening = dialer.when_up().addCallback(lambda opener: opener.open(WEB))
+        self.network.run(0.045)
+        stream: Any = self.successResultOf(opening)
+        self.network.run(0.5)
+        self.assertEqual(len(self.up(dialer)), 3)
+        stream.loseConnection()
+        self.network.run(0.5)
+
+    def test_not_while_a_stream_is_open(self) -> None:
+        """However long nothing is sent on it."""
+        dialer, _ = self.connected()
+        assert dialer.driver is not None
+        opening = dialer.driver.open(WEB)
+        self.network.run(0.2)
+        stream = self.successResultOf(opening)
+        self.network.run(400, 0.5)
+        self.assertEqual(len(self.up(dialer)), 3)
+        stream.abortConnection()  # type: ignore[attr-defined]
+        self.network.run(0.5)
+
+    def test_one_on_each_path(self) -> None:
+        """Each path keeps one."""
+        self.serve()
+        dialer = self.dial(ways=[Way(), Way(bind="10.0.0.2")], subflows=5)
+        self.network.run(0.5)
+        self.assertEqual([len(path.places) for path in dialer.paths], [3, 2])
+        self.network.run(303, 0.1)
+        self.assertEqual([len(path.places) for path in dialer.paths], [1, 1])
+        self.assertEqual(len(self.up(dialer)), 2)
+
+
+class DoubtTests(PathTestCase):
+    """Connections that may lead nowhere any more."""
+
+    def test_two_pings_missed(self) -> None:
+        """An idle one that does not answer is replaced before it is given up."""
+        dialer, _ = self.connected()
+        self.network.run(1)
+        lost = self.network.cables[0]
+        lost.silent = True
+        self.network.run(73.5, 0.05)
+        self.assertEqual(self.up(dialer), [1, 2, 3])
+        self.network.run(2, 0.05)
+        self.assertEqual(self.up(dialer), [2, 3, 4])
+        self.assertEqual(len(dialer.places), 3)
+        self.network.run(60, 0.05)
+        self.assertEqual(self.up(dialer), [2, 3, 4])
+        self.assertEqual(len(self.network.dials), 4)
+
+    def test_it_dies_first(self) -> None:
+        """While its substitute dials: that one stays, and it is not dialed a second time."""
+        dialer, _ = self.connected()
+        self.network.run(1)
+        place = dialer.places[0]
+        place.path.doubt(place)
+        place.path.doubt(place)
+        self.assertEqual(len(dialer.places), 4)
+        self.network.cables[0].cut()
+        self.network.run(1)
+        self.assertEqual(len(dialer.places), 3)
+        self.assertEqual(self.up(dialer), [2, 3, 4])
+        self.assertFalse(place.path.is_replaced(place))
+
+    def test_no_substitute_to_be_had(self) -> None:
+        """The one in doubt goes on, and the substitute is dialed until it is there."""
+        dialer, _ = self.connected()
+        self.network.run(1)
+        place, listening = dialer.places[0], self.network.ports.pop(PORT)
+        place.path.doubt(place)
+        self.network.run(3)
+        self.assertEqual(self.up(dialer), [1, 2, 3])
+        self.network.ports[PORT] = listening
+        self.network.run(1)
+        self.assertEqual(self.up(dialer), [2, 3, 4])
+
+
+class SourceTests(PathTestCase):
+    """A machine that moves from one network to another."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.source: str | None = "10.0.0.2"
+        self.cards: list[str] = []
+        self.patch(sockets, "source_towards", self.source_towards)
+
+    def source_towards(self, address: str, card: str) -> str | None:
+        """What the kernel would say."""
+        self.cards.append(card)
+        return self.source
+
+    def test_moved(self) -> None:
+        """All are dialed again within two seconds, and not one is without replacement."""
+        dialer, _ = self.connected()
+        self.network.run(2)
+        opening: Any = dialer.driver
+        opening = opening.open(WEB)
+        self.network.run(0.2)
+        self.successResultOf(opening).loseConnection()
+        self.source = None
+        self.network.run(4)
+        self.source = "10.0.0.2"
+        self.network.run(4)
+        self.assertEqual(self.up(dialer), [1, 2, 3])
+        self.source = "192.168.1.2"
+        self.network.run(2.5)
+        self.assertEqual(self.up(dialer), [4, 5, 6])
+        self.assertEqual(len(dialer.places), 3)
+        self.network.run(4)
+        self.assertEqual(self.up(dialer), [4, 5, 6])
+
+    def test_waiting_places_dial_at_once(self) -> None:
+        """What failed from the old address need not fail from the new one."""
+        dialer, _ = self.connected(redial_alive=100.0)
+        self.network.run(2)
+        listening = self.network.ports.pop(PORT)
+        self.network.cables[0].cut()
+        self.network.run(3)
+        self.assertEqual(self.up(dialer), [2, 3])
+        self.network.ports[PORT] = listening
+        self.source = "192.168.1.2"
+        self.network.run(2.5)
+        self.assertEqual(len(self.up(dialer)), 3)
+
+    def test_not_where_the_user_has_chosen(self) -> None:
+        """With bind= there is no other; with nic= that card is looked at."""
+        self.serve()
+        self.dial(ways=[Way(bind="10.0.0.2"), Way(nic="wlan0")])
+        self.network.run(5)
+        self.assertEqual(set(self.cards), {"wlan0"})
+
+
+class WayTests(PathTestCase):
+    """Where each path dials, and from where."""
+
+    def test_relay_and_address(self) -> None:
+        """A relay's host and port; the link's where the path says nothing."""
+        self.serve()
+        self.network.ports[443] = self.network.ports[PORT]
+        ways = [Way(), Way("relay.example", 443), Way("198.51.100.7", bind="10.0.0.2")]
+        self.names.table["relay.example"] = ["198.51.100.1"]
+        dialer = self.dial(ways=ways)
+        self.network.run(1)
+        self.assertEqual(len(self.up(dialer)), 3)
+        seen = {(dial.host, dial.port, dial.source) for dial in self.network.dials}
+        self.assertEqual(
+            seen,
+            {
+                ("192.0.2.1", PORT, None),
+                ("198.51.100.1", 443, None),
+                ("198.51.100.7", PORT, ("10.0.0.2", 0)),
+            },
+        )
+        (session,) = dialer.snapshot()
+        subflows: Any = session["subflows"]
+        self.assertEqual({one["path"] for one in subflows}, {str(way) for way in ways})
+        del self.network.ports[443]
+
+    def test_sentences_name_the_relay(self) -> None:
+        """Whoever reads them must know what to look after."""
+        self.dial(ways=[Way("198.51.100.7", 443)])
+        lines = self.logged(lambda: self.network.run(1))
+        self.assertIn("192.0.2.1:8443 by tcp://198.51.100.7:443 refuses", " ".join(lines))
+
+    def test_never_fewer_than_paths(self) -> None:
+        """Each path has one, even if fewer were wanted."""
+        self.serve()
+        dialer = self.dial(ways=[Way(), Way(nic="eth0"), Way(nic="eth1")], subflows=2)
+        self.network.run(1)
+        self.assertEqual(len(self.up(dialer)), 3)
+
+    def test_limits(self) -> None:
+        """The table's numbers."""
+        limits = replace(self.limits)
+        self.assertEqual((limits.look_around, limits.rest_after), (2.0, 300.0))
+        self.assertEqual((limits.pings_doubted, limits.pings_missed), (2, 4))
