@@ -13,7 +13,7 @@ from stripetwist.net.certificates import check_pair, make_certificate
 from stripetwist.net.client import Client
 from stripetwist.net.files import StartupError
 from stripetwist.net.ground import Ground
-from stripetwist.net.instance import Instance, ground_for
+from stripetwist.net.instance import AUTO, Instance, ground_for
 from stripetwist.net.keystore import KeyStore
 from stripetwist.net.logs import limit_level
 from stripetwist.net.server import Server
@@ -51,11 +51,12 @@ def _make(settings: ClientSettings, reactor: Any) -> IService:
     link = settings.link()
     state = StateDirectory(settings.state, "client", os.environ)
     state.open()
-    ground = ground_for(reactor, settings.limits())
+    ground = ground_for(reactor, settings.limits(), settings.congestion)
     own: Server | None = None
     if link is None:
         own, link = _own_server(reactor, ground, settings)
-    client = Client(reactor, ground, link)
+    client = Client(reactor, ground, link, settings.paths)
+    client.wants_bbr = settings.congestion == AUTO
     client.opener.targets = settings.log_targets
     instance = Instance(reactor, ground, state, "client", client.snapshot)
     users = _users(reactor, ground, settings)

@@ -59,7 +59,7 @@ def _make(settings: ServerSettings, reactor: Any) -> IService:
     fresh = not state.has(KEPT_FILE)
     keys = KeyStore(settings.keys or state.path / KEYS_FILE, create=settings.keys is None)
     files, certificate = _certificate(settings, state)
-    ground = ground_for(reactor, settings.limits())
+    ground = ground_for(reactor, settings.limits(), settings.congestion)
     server = _server(reactor, ground, settings, keys, certificate, files)
     ports = [server.listen(address) for address in settings.listen]
     link = _any_link(settings, ports, certificate)

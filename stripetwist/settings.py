@@ -7,6 +7,7 @@ from stripetwist.core.address import LOOPBACK_HOST, Address
 from stripetwist.core.config import MIB, Limits
 from stripetwist.core.link import Link
 from stripetwist.core.policy import Policy
+from stripetwist.core.way import Way
 from stripetwist.net.keystore import read_link
 from stripetwist.net.memory import usable_memory
 from stripetwist.sources import flag, option
@@ -16,6 +17,7 @@ from stripetwist.values import (
     Network,
     Server,
     advertised,
+    congestion,
     count,
     count_or_auto,
     local_address,
@@ -74,6 +76,15 @@ class CommonSettings:
         kinds=(str, int, float),
     )
 
+    congestion: str = option(
+        "congestion",
+        "auto|system|NAME",
+        congestion,
+        "auto",
+        "Have the kernel pace what this end sends by bbr where that may be chosen (auto), as "
+        "every connection of this system, or by the algorithm NAME.",
+    )
+
     def limits(self) -> Limits:
         """Every limit and time, with those that options change."""
         memory = self.max_memory or min(usable_memory() // 4, 256 * MIB)
@@ -127,6 +138,15 @@ class ClientSettings(CommonSettings):
         None,
         "Stripe over so many connections (default auto).",
         kinds=_NUMBER,
+    )
+    paths: tuple[Way, ...] = option(
+        "path",
+        "PATH",
+        Way.parse,
+        (),
+        "Dial the server this way: direct, or tcp://HOST[:PORT] for a relay that leads there; "
+        "with ,bind=ADDRESS or ,nic=CARD from there.  Several share the subflows.",
+        repeatable=True,
     )
     optimistic: bool = flag(
         "optimistic", "Say connected before the target has answered: faster, but hides refusals."

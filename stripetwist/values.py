@@ -27,6 +27,7 @@ MAX_SECONDS = 86_400.0
 _SIZE = re.compile(r"([0-9]{1,15}) ?([KMG]?)(?:I?B)?\Z")
 _UNITS = {"": 1, "K": KIB, "M": MIB, "G": 1024 * MIB}
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?\Z")
+_PACE = re.compile(r"[a-z][a-z0-9_-]{0,14}\Z")
 _COUNT = re.compile(r"[0-9]{1,9}\Z")
 
 Network = IPv4Network | IPv6Network
@@ -98,6 +99,13 @@ def count_or_auto(most: int) -> Callable[[str], int | None]:
         return int(text)
 
     return read
+
+
+def congestion(text: str) -> str:
+    """The name of a congestion control, as the kernel has it, or one of two words."""
+    if not _PACE.match(text):
+        raise ValueError("write auto, system, or the name of a congestion control such as cubic")
+    return text
 
 
 def log_level(text: str) -> str:

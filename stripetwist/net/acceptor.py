@@ -169,7 +169,7 @@ class Acceptor(Factory[SubflowProtocol]):
             raise Rejected(Code.NOT_ALLOWED, "this version has no use for agents yet")
         raw = getattr(subflow.raw, "socket", None)
         if raw is not None:
-            sockets.prepare(raw)
+            sockets.prepare(raw, self.ground.pace)
         member = self._new_session(who) if who.is_new else self.door.sessions.get(who.session_id)
         if member is None:
             raise Rejected(Code.UNKNOWN_SESSION, "its session has just ended")

@@ -1,5 +1,6 @@
 """The client side as one service: a dialer, and the ports that use its session."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -9,6 +10,7 @@ from twisted.logger import Logger
 
 from stripetwist.core.address import Address
 from stripetwist.core.link import Link
+from stripetwist.core.way import Way
 from stripetwist.net import sockets
 from stripetwist.net.dialer import Dialer
 from stripetwist.net.ground import Ground
@@ -19,6 +21,7 @@ from stripetwist.net.socks import SocksFactory
 
 # Told once all subflows are up, or with what there is after this long.
 _TELL_AFTER = 2.0
+_BBR = "bbr"
 
 
 class Client(MultiService):
@@ -26,19 +29,25 @@ class Client(MultiService):
     Keeps a session to a server and offers it to local programs.
 
     @ivar dialer: the subflows.
+    @ivar wants_bbr: whether its absence is worth a word.
     @ivar opener: opens streams to the server, and logs them as its C{targets} says.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, ground: Ground, link: Link) -> None:
+    def __init__(self, reactor: Any, ground: Ground, link: Link, ways: Sequence[Way] = ()) -> None:
+        """
+        @param ways: how to get to the server; none means straight there.
+        """
         super().__init__()
         self._reactor = reactor
         self._ground = ground
         self._link = link
         clock, limits = ground.clock, ground.limits
         self._resolver = Resolver(clock, daemon_threads(reactor), timeout=limits.dns_timeout)
-        self.dialer = Dialer(reactor, ground, self._resolver, link)
+        self.dialer = Dialer(reactor, ground, self._resolver, link, ways or (Way(),))
+        self.wants_bbr = False
+        self._ways = ways
         self.dialer.on_change = self._changed
         self.dialer.setServiceParent(self)
         self.opener = Witness(SessionOpener(self.dialer.when_up))
@@ -89,13 +98,26 @@ class Client(MultiService):
         rtt = min((one["rtt"] for one in subflows if one["rtt"] is not None), default=0.0)
         first: Any = next(iter(driver.connections.values()))
         pace = sockets.congestion_control(first.raw)
+        if pace not in ("", _BBR) and self.wants_bbr:
+            pace += " (bbr cannot be had here)"
         self._say(
             f"  connected   {self._link.address}, {len(driver.connections)} subflows, "
             f"{rtt * 1000:.0f} ms" + (f", {pace}" if pace else "")
         )
+        self._tell_paths()
         if self._where:
             self._say(f"  proxy       {self._where}   SOCKS5")
             self._say(f"  try         curl -x socks5h://{self._where} https://example.com/")
+
+    def _tell_paths(self) -> None:
+        """Which ways there are, where the user has chosen them."""
+        if not self._ways:
+            return
+        for path in self.dialer.paths:
+            up = sum(place.is_up for place in path.places)
+            self._say(f"  path        {path.label}, {up} of {len(path.wanted)} subflows")
+        if all(way.host for way in self._ways):
+            self._say("  path        direct is not used; --path direct adds it")
 
     def _say(self, line: str) -> None:
         self.log.info("{line}", line=line)

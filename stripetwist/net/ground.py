@@ -65,6 +65,7 @@ class Ground:
 
     @ivar entropy: that many random bytes, fit for keys.
     @ivar checksum: CRC32C, for connections without TLS.
+    @ivar pace: the congestion control of subflows; empty for the system's.
     """
 
     clock: IReactorTime
@@ -72,3 +73,4 @@ class Ground:
     store: Store
     entropy: Callable[[int], bytes]
     checksum: Checksum
+    pace: str = ""

@@ -14,13 +14,17 @@ from twisted.logger import Logger
 
 from stripetwist import __version__
 from stripetwist.core.config import Limits
+from stripetwist.net import sockets
 from stripetwist.net.checksum import best_checksum
 from stripetwist.net.clock import MonotonicClock
 from stripetwist.net.control import Command, ControlFactory, ControlService
 from stripetwist.net.drain import Drain
+from stripetwist.net.files import StartupError
 from stripetwist.net.ground import Ground, Store
 from stripetwist.net.state import StateDirectory, forbid_core_dumps
 
+AUTO, SYSTEM = "auto", "system"
+BBR = "bbr"
 SPARE_DESCRIPTORS = 64
 # What stands for "without limit" where a number is wanted.
 ENDLESS = 1_000_000
@@ -28,10 +32,32 @@ ENDLESS = 1_000_000
 CUT = 3
 
 
-def ground_for(reactor: Any, limits: Limits) -> Ground:
-    """What all sessions of this process stand on."""
-    clock = MonotonicClock(reactor)
-    return Ground(clock, limits, Store(limits), os.urandom, best_checksum())
+def ground_for(reactor: Any, limits: Limits, congestion: str) -> Ground:
+    """
+    What all sessions of this process stand on.
+
+    @raise StartupError: that congestion control cannot be had.
+    """
+    clock, pace = MonotonicClock(reactor), pace_for(congestion)
+    return Ground(clock, limits, Store(limits), os.urandom, best_checksum(), pace)
+
+
+def pace_for(congestion: str) -> str:
+    """
+    The congestion control of subflows that C{--congestion} means; empty for the system's.
+
+    @raise StartupError: it cannot be had.
+    """
+    if congestion == SYSTEM:
+        return ""
+    if congestion == AUTO:
+        return BBR if sockets.may_pace(BBR) else ""
+    if not sockets.may_pace(congestion):
+        raise StartupError(
+            f"--congestion {congestion}: this kernel does not let us; load the module "
+            f"tcp_{congestion} and list it in net.ipv4.tcp_allowed_congestion_control"
+        )
+    return congestion
 
 
 def raise_descriptor_limit() -> int:

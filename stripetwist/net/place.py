@@ -148,7 +148,7 @@ class Place:
         sock = getattr(getattr(connector, "transport", None), "socket", None)
         if sock is None:
             return
-        sockets.prepare(sock)
+        sockets.prepare(sock, dialer.ground.pace)
         try:
             sockets.use_card(sock, path.way.nic)
         except OSError as error:
@@ -236,11 +236,12 @@ class Place:
         self._cancel_timer()
         self._handshake = None
         subflow.send(confirm)
-        self._driver = dialer.established(self, who, dialer.clock.seconds() - self._asked_at)
+        self._up_since = now = dialer.clock.seconds()
+        self._driver = dialer.established(self, who, now - self._asked_at)
         if self._driver is None:
+            self._up_since = None
             self._give_up("")
             return
-        self._up_since = dialer.clock.seconds()
         self.replaces = who.subflow_id
         subflow.start(self._driver, who.subflow_id, expects_answer=True)
 

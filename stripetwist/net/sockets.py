@@ -23,11 +23,13 @@ _LOWAT = 4 * 1024
 _USER_TIMEOUT_MS = 20_000
 
 
-def prepare(sock: socket.socket) -> None:
+def prepare(sock: socket.socket, pace: str = "") -> None:
     """
     Set a subflow's socket up: late binding of bytes, no delays of its own, a sign of death.
 
     Every option is a wish: one that is refused is forgone.
+
+    @param pace: the congestion control; empty for the system's.
     """
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -35,6 +37,8 @@ def prepare(sock: socket.socket) -> None:
     _wish(sock, socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _LOWAT)
     _wish(sock, socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
     _wish(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if pace:
+        _wish(sock, socket.IPPROTO_TCP, _TCP_CONGESTION, pace.encode())
 
 
 def use_card(sock: socket.socket, card: str) -> None:
@@ -74,11 +78,21 @@ def hold_unsent(transport: Any, size: int) -> None:
         _wish(handle, socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, size)
 
 
-def _wish(sock: socket.socket, level: int, option: int, value: int) -> None:
+def _wish(sock: socket.socket, level: int, option: int, value: int | bytes) -> None:
     try:
         sock.setsockopt(level, option, value)
     except OSError:
         return
+
+
+def may_pace(pace: str) -> bool:
+    """Whether this process may choose that congestion control."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_CONGESTION, pace.encode())
+        except OSError:
+            return False
+    return True
 
 
 def congestion_control(transport: Any) -> str:

@@ -1,10 +1,13 @@
 """L{stripetwist.net.client}: the client side as one service, against a whole server."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from stripetwist.core.address import Address
 from stripetwist.core.policy import Policy
+from stripetwist.core.way import Way
+from stripetwist.net import sockets
 from stripetwist.net.client import Client
 from stripetwist.net.files import StartupError
 from stripetwist.net.server import Server
@@ -36,10 +39,11 @@ class ClientTestCase(LinkTestCase):
         self.network.listenTCP(80, self.target)
         self.stopped = False
 
-    def start(self) -> list[str]:
+    def start(self, ways: Sequence[Way] = (), wants_bbr: bool = False) -> list[str]:
         """Start a client and let it connect; what is logged meanwhile."""
         ground = self.ground()
-        self.client = Client(self.network, ground, self.link)
+        self.client = Client(self.network, ground, self.link, ways)
+        self.client.wants_bbr = wants_bbr
         self.front = SocksFactory(self.client.opener, self.network, ground.limits)
         self.client.listen(Address("127.0.0.1", SOCKS), self.front)
         self.client.startService()
@@ -137,6 +141,33 @@ class SayTests(ClientTestCase):
         )
         self.assertEqual(lines[1], "  proxy       127.0.0.1:1080   SOCKS5")
         self.assertIn("curl -x socks5h://127.0.0.1:1080 https://", lines[2])
+
+    def test_paths(self) -> None:
+        """Those that the user has chosen, and whether the direct one is among them."""
+        relay = Way("192.0.2.9")
+        lines = " ".join(self.start([Way(bind="10.0.0.2"), relay]))
+        self.assertIn("  path        direct,bind=10.0.0.2, 2 of 2 subflows", lines)
+        self.assertIn("  path        tcp://192.0.2.9, 1 of 1 subflows", lines)
+        self.assertNotIn("is not used", lines)
+        self.stop_client()
+        self.tearDown()
+        self.setUp()
+        self.assertIn("direct is not used; --path direct adds it", " ".join(self.start([relay])))
+
+    def test_bbr(self) -> None:
+        """Where it was wanted and cannot be had, that is said."""
+        for wanted, name, says in (
+            (True, "cubic", "cubic (bbr cannot be had here)"),
+            (True, "bbr", "bbr"),
+            (False, "cubic", "cubic"),
+        ):
+            self.patch(sockets, "congestion_control", lambda _, name=name: name)
+            lines = self.start(wants_bbr=wanted)
+            found = [line for line in lines if line.endswith(f" ms, {says}")]
+            self.assertEqual(len(found), 1, lines)
+            self.stop_client()
+            self.tearDown()
+            self.setUp()
 
     def test_some_are_missing(self) -> None:
         """After two seconds it says what there is."""

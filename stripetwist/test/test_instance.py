@@ -11,9 +11,16 @@ from unittest.mock import patch
 from twisted.internet.defer import Deferred
 
 from stripetwist.core.config import MIB, Limits
+from stripetwist.net import sockets
 from stripetwist.net.clock import MonotonicClock
 from stripetwist.net.files import StartupError
-from stripetwist.net.instance import ENDLESS, Instance, ground_for, raise_descriptor_limit
+from stripetwist.net.instance import (
+    ENDLESS,
+    Instance,
+    ground_for,
+    pace_for,
+    raise_descriptor_limit,
+)
 from stripetwist.net.state import StateDirectory
 from stripetwist.test.process_case import ProcessTestCase
 
@@ -27,7 +34,7 @@ class InstanceTestCase(ProcessTestCase):
         super().setUp()
         self.busy = True
         self.did: list[str] = []
-        self.ground = ground_for(self.reactor, LIMITS)
+        self.ground = ground_for(self.reactor, LIMITS, "system")
         self.instance = self.make()
 
     def make(self) -> Instance:
@@ -141,6 +148,16 @@ class ProcessTests(InstanceTestCase):
         self.assertIs(self.ground.limits, LIMITS)
         self.assertEqual(len(self.ground.entropy(32)), 32)
         self.assertEqual(self.ground.checksum(0, b"123456789"), 0xE3069283)
+
+    def test_pace(self) -> None:
+        """What the user wants of the kernel: bbr if it may be had, nothing, or that very one."""
+        for had in (("bbr", "reno"), ("reno",)):
+            self.patch(sockets, "may_pace", had.__contains__)
+            self.assertEqual(pace_for("system"), "")
+            self.assertEqual(pace_for("auto"), "bbr" if "bbr" in had else "")
+            self.assertEqual(pace_for("reno"), "reno")
+            error = self.assertRaises(StartupError, pace_for, "vegas")
+            self.assertIn("tcp_vegas", str(error))
 
     def test_state_is_left_to_others(self) -> None:
         """Once everything has ended, not before."""

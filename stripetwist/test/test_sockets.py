@@ -36,6 +36,15 @@ class SocketsTests(SynchronousTestCase):
         self.assertEqual(self.option("TCP_USER_TIMEOUT"), 20_000)
         self.assertEqual(self.option("TCP_NOTSENT_LOWAT"), 4096)
 
+    def test_pace(self) -> None:
+        """Another congestion control than the system's, where it may be had."""
+        self.assertTrue(sockets.may_pace("reno"))
+        self.assertFalse(sockets.may_pace("no-such"))
+        sockets.prepare(self.near, "reno")
+        self.assertEqual(sockets.congestion_control(self.transport), "reno")
+        sockets.prepare(self.near, "no-such")
+        self.assertEqual(sockets.congestion_control(self.transport), "reno")
+
     def test_hold_unsent(self) -> None:
         """How much the kernel takes ahead is what it is told."""
         sockets.hold_unsent(self.transport, 32 * 1024)
