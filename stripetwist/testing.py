@@ -56,6 +56,9 @@ class Pipe:
     @ivar lowat: bytes still unsent when it asks for more, as with TCP_NOTSENT_LOWAT.
     @ivar back: the other direction of the connection.
     @ivar carried: bytes delivered.
+    @ivar swallowing: what arrives is acknowledged by the other kernel, and goes nowhere: so
+        does a middlebox that has lost its other side.
+    @ivar swallowed: bytes that went that way.
     """
 
     def __init__(self, heap: EventHeap, rate: float, delay: float) -> None:
@@ -66,6 +69,8 @@ class Pipe:
         self.lowat = 4 * KIB
         self.back = self
         self.carried = 0
+        self.swallowing = False
+        self.swallowed = 0
         self.deliver: Callable[[bytes], None] = lambda data: None
         self.drained: Callable[[], None] = lambda: None
         self._busy_until = 0.0
@@ -81,17 +86,22 @@ class Pipe:
         """Bytes written and not delivered."""
         return sum(map(len, self._flying))
 
-    def passed(self, delay: float) -> tuple[int, float]:
-        """Bytes that have gone through C{delay} seconds ago, and how long the last is away."""
-        now = self._stalled_at if self._stalled else self._heap.now
+    @property
+    def moved_at(self) -> float:
+        """When anything last came through."""
+        return self._stalled_at if self._stalled else self._heap.now
+
+    def passed(self, delay: float, now: float) -> tuple[int, float]:
+        """Bytes that had gone through C{delay} before then, and how long the last is away."""
         left = self._busy_until + delay - now
         ago = max(0.0, -left) + self._heap.now - now
         return self._written - math.ceil(max(0.0, left) * self.rate), ago
 
     def kernel(self) -> KernelView:
         """What the writing end's kernel sees."""
-        acked = self.passed(2 * self.delay)
-        received = self.back.passed(self.back.delay)
+        # What comes back with the other direction's bytes stalls with them.
+        acked = self.passed(2 * self.delay, min(self.moved_at, self.back.moved_at))
+        received = self.back.passed(self.back.delay, self.back.moved_at)
         return KernelView(*acked, *received, acked[0] < self._written, 2 * self.delay)
 
     def write(self, data: bytes) -> None:
@@ -115,6 +125,9 @@ class Pipe:
             self._due += 1
         elif self._flying and not self.closed:
             piece = self._flying.popleft()
+            if self.swallowing:
+                self.swallowed += len(piece)
+                return
             self.carried += len(piece)
             self.deliver(piece)
 
@@ -488,6 +501,13 @@ class Pair:
             there.stall()
         if ba:
             back.stall()
+
+    def swallow(self, subflow_id: int) -> tuple[Pipe, Pipe]:
+        """A connection takes everything, as its kernels see it, and delivers nothing."""
+        pipes = self.subflows[subflow_id]
+        for pipe in pipes:
+            pipe.swallowing = True
+        return pipes
 
     def resume(self, subflow_id: int) -> None:
         """It comes back."""

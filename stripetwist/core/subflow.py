@@ -20,6 +20,8 @@ NEVER = float("inf")
 _RATE_SPAN = 0.2
 _RATE_MUCH = 256 * 1024
 _RATE_LITTLE = 8 * 1024
+# What TLS may have added to bytes in flight, beside a share of them.
+_RECORD = 256
 
 
 class State(Enum):
@@ -100,6 +102,7 @@ class Subflow:
         self._stall_from = now
         self._kernel = (now, KernelView())
         self._kernel_rate = 0.0
+        self._believed_until: int | None = None
         self._rated_at = now
         self._rate_from = (now, 0)
         self._stood = 0.0
@@ -160,6 +163,7 @@ class Subflow:
         """Bytes that call for an acknowledgement go out."""
         if not self.ledger.in_flight:
             self._progress_at = self._stall_from = now
+            self._believed_until = None
             self._rate_from = (now, self.ledger.acked)
             self._stood = 0.0
         self.ledger.note(size + self._trailer, item, now)
@@ -190,6 +194,7 @@ class Subflow:
             self._stall_from = now
             self._measure_rate(now)
             self._reprieved = False
+            self._believed_until = None
             if sent_at is not None and delay is not None:
                 self.rtt.sample(now - sent_at - delay, now)
             self._trust()
@@ -200,13 +205,19 @@ class Subflow:
         What its kernel sees.
 
         On a slow connection a TLS record takes long to arrive, and nothing of it is parsed
-        before it is whole: there only the kernel knows that bytes move.
+        before it is whole: there only the kernel knows that bytes move.  Its word is good for
+        as many bytes as were in flight when it was first asked: a middlebox may take them all,
+        and the peer acknowledges what it gets.
 
-        @return: whether they have moved since the last time.
+        @return: whether they have moved since the last time, and that is to be believed.
         """
         (since, before), self._kernel = self._kernel, (now, view)
         self._kernel_rate = (view.acked - before.acked) / max(now - since, 1e-3)
-        ago = view.moved(before)
+        flight = self.ledger.in_flight
+        if self._believed_until is None and flight:
+            self._believed_until = view.acked + flight + flight // 32 + _RECORD
+        believed = self._believed_until is None or view.acked <= self._believed_until
+        ago = view.moved(before) if believed else None
         if ago is not None:
             self._progressed(now - ago)
         heard_at = now - view.received_ago

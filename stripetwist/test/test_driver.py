@@ -592,7 +592,7 @@ class TimeTests(DriverTestCase):
         stuck = self.wires[0][0]
         stuck.stuck = True
         local.arrive(pattern(200_000))
-        stuck.views = [KernelView(acked=1000 * i) for i in range(1, 21)]
+        stuck.views = [KernelView(acked=500 * i) for i in range(1, 21)]
         with capturedLogs():
             self.run_for(2.0)
             self.assertEqual(stuck.done, [])

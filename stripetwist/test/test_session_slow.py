@@ -1,9 +1,11 @@
 """Subflows that are slow but alive: used for what they carry, never taken for dead."""
 
+from functools import partial
+
 from stripetwist.core import frames
 from stripetwist.core.subflow import State
 from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
-from stripetwist.testing import Pair
+from stripetwist.testing import Pair, pattern
 
 
 class SlowLinkTests(EngineCase):
@@ -97,6 +99,37 @@ class SlowAmongFastTests(EngineCase):
             self.opened(pair)
         self.assertLess(pair.heap.now - before, 20 * 0.25)
         self.assertNotIn(slow, [i for i, frame in scribe.sent if frame[0] == frames.OPEN])
+
+
+class SwallowingTests(EngineCase):
+    """The kernel sees bytes move, and nobody gets them: that is no slowness either."""
+
+    def write_steadily(self, pair: Pair, stream_id: int, sent: bytearray) -> None:
+        """20 kB every 10 ms, both ways, until there are 8 MB."""
+        data = pattern(20_000, at=len(sent))
+        sent.extend(data)
+        for end in (pair.a, pair.b):
+            end.write(stream_id, data)
+        if len(sent) < 8_000_000:
+            again = partial(self.write_steadily, pair, stream_id, sent)
+            pair.heap.at(pair.heap.now + 0.01, again)
+
+    def test_found_while_new_bytes_go_on(self) -> None:
+        """With bytes both ways all the time: no gap of half a second, and it is given up."""
+        for subflow_id in range(1, 7):
+            pair = self.pair(6, rate=4e6, delay=0.001 * subflow_id)
+            stream_id = self.opened(pair)
+            sent = bytearray()
+            self.write_steadily(pair, stream_id, sent)
+            pair.run(1)
+            pipes = pair.swallow(subflow_id)
+            pair.run(6)
+            self.assertGreater(pipes[0].swallowed + pipes[1].swallowed, 0)
+            for end in (pair.a, pair.b):
+                self.assertLess(end.longest_gap, 0.5)
+                self.assertEqual(bytes(end.streams[stream_id].got), bytes(sent))
+            found = self.dead(pair.a) + self.dead(pair.b)
+            self.assertEqual({one.subflow_id for one in found}, {subflow_id})
 
 
 class StalledTests(EngineCase):
