@@ -24,6 +24,7 @@ from stripetwist.values import (
     log_level,
     network,
     path,
+    prewarm,
     public_address,
     rule,
     seconds,
@@ -85,10 +86,24 @@ class CommonSettings:
         "every connection of this system, or by the algorithm NAME.",
     )
 
+    prewarm: int | None = option(
+        "prewarm",
+        "auto|off|SIZE",
+        prewarm,
+        None,
+        "Open congestion windows by so much filler per session, and hold them open for a "
+        "minute after use (default auto, 2M).",
+        kinds=_NUMBER,
+    )
+
     def limits(self) -> Limits:
         """Every limit and time, with those that options change."""
-        memory = self.max_memory or min(usable_memory() // 4, 256 * MIB)
-        return replace(Limits(), max_memory=memory, session_timeout=self.session_timeout)
+        return replace(
+            Limits(),
+            max_memory=self.max_memory or min(usable_memory() // 4, 256 * MIB),
+            session_timeout=self.session_timeout,
+            prewarm=Limits().prewarm if self.prewarm is None else self.prewarm,
+        )
 
     def complaint(self) -> str:
         """Why these values make no sense together, or nothing."""

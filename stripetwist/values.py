@@ -70,6 +70,13 @@ def size(text: str) -> int:
     return value
 
 
+def prewarm(text: str) -> int | None:
+    """How much filler opens the windows of a session; C{None} where the program is to say."""
+    if text == "auto":
+        return None
+    return 0 if text == "off" else size(text)
+
+
 def seconds(text: str) -> float:
     """A time."""
     if not _SECONDS.match(text) or not 1 <= float(text) <= MAX_SECONDS:

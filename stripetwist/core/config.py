@@ -65,6 +65,14 @@ class Limits:
     max_control_bytes: int = 1 * MIB
     control_ahead: int = 16 * KIB
 
+    # padding
+    prewarm: int = 2_048 * KIB
+    warm_hold: float = 60.0
+    warm_tick: float = 0.12
+    pad_rate: float = 6e3
+    pad_share: float = 0.1
+    pad_burst: int = 4 * MIB
+
     # a subflow that is silent
     stall_floor: float = 0.12
     stall_most: float = 3.0

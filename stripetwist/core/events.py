@@ -79,6 +79,13 @@ class SubflowDoubted:
 
 
 @dataclass(frozen=True, slots=True)
+class SubflowWarm:
+    """A subflow has had its padding: what it sends next may be a whole window at once."""
+
+    subflow_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class SubflowPaced:
     """A subflow has turned out faster or slower: how many bytes it is given at a time."""
 
@@ -112,6 +119,7 @@ Event = (
     | SubflowDead
     | SubflowDoubted
     | SubflowPaced
+    | SubflowWarm
     | PeerGoesAway
     | SessionClosed
 )

@@ -14,6 +14,7 @@ from stripetwist.core.streams import Streams
 from stripetwist.core.subflow import NEVER, Subflow
 from stripetwist.core.subflows import Subflows
 from stripetwist.core.target import OpenRequest
+from stripetwist.core.warmth import Warmth
 
 
 class Session:
@@ -35,7 +36,8 @@ class Session:
         self._events: deque[events.Event] = deque()
         self._outbox = Outbox(limits)
         self._streams = Streams(is_dialer, limits, budget, peer, self._outbox, self._events.append)
-        self._subflows = Subflows(self._outbox, limits)
+        self._warmth = Warmth(limits, now)
+        self._subflows = Subflows(self._outbox, limits, self._warmth)
         self._peer_leaves = False
         self._armed = NEVER
         self._owes_from = NEVER
@@ -72,16 +74,19 @@ class Session:
         now: float,
         rtt: float | None = None,
         checksum: frames.Checksum | None = None,
+        window_decays: bool = False,
     ) -> None:
         """
         A connection has joined.
 
         @param rtt: seconds its hello took, if known.
         @param checksum: what its frames end in, where no TLS guards them.
+        @param window_decays: whether its congestion window shrinks while it is idle.
         @raise ProtocolError: its id was used before.
         """
         if not self.closed:
-            self._subflows.add(Subflow(subflow_id, self._limits, now, rtt, checksum))
+            subflow = Subflow(subflow_id, self._limits, now, rtt, checksum, window_decays)
+            self._subflows.add(subflow)
 
     def subflow_down(self, subflow_id: int, now: float) -> None:
         """A connection is lost; what was on it goes to the others at once."""
@@ -155,7 +160,13 @@ class Session:
 
         To be polled as they come: each is named only if those before it have left something.
         """
+        if now >= self._warmth.until:
+            self._watch_use(now)
         return self._subflows.pollable(now)
+
+    def _watch_use(self, now: float) -> None:
+        moved = self._subflows.moved + self._streams.counters["opened"]
+        self._warmth.watch(moved, self._subflows.alive, now)
 
     def poll(self, subflow_id: int, now: float) -> list[bytes]:
         """
@@ -179,7 +190,10 @@ class Session:
             self._poll_control(subflow, out, now)
             if drained:
                 self._poll_data(subflow, out, now)
+                if not out:
+                    self._poll_filler(subflow, out, now)
         if out:
+            subflow.wrote_at = now
             subflow.since_drain += sum(map(len, out))
             if subflow.checksum is not None:
                 out = subflow.with_trailers(out)
@@ -202,6 +216,11 @@ class Session:
                 self._streams.room.check(chunk.owner.stream_id)
             subflow.put_chunk(chunk, out, now)
             room -= HEADER_SIZE + len(chunk.data)
+
+    def _poll_filler(self, subflow: Subflow, out: list[bytes], now: float) -> None:
+        if self._warmth.padding and (size := self._subflows.filler_for(subflow, now)):
+            subflow.put_filler(size, out, now)
+            self._warmth.spend(HEADER_SIZE + size)
 
     # ---- streams, for the owner
 
@@ -264,6 +283,8 @@ class Session:
 
     def next_event(self) -> events.Event | None:
         """The oldest event not yet taken."""
+        if self._warmth.opened:
+            self._events.append(events.SubflowWarm(self._warmth.opened.pop()))
         return self._events.popleft() if self._events else None
 
     def next_deadline(self) -> float:
@@ -291,6 +312,7 @@ class Session:
         """Time has passed: judge who is silent."""
         if self.closed:
             return
+        self._watch_use(now)
         lateness = now - self._armed
         for found in self._subflows.judge(now, lateness, bool(self._streams.table)):
             self._events.append(found)

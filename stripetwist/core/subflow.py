@@ -65,6 +65,9 @@ class Subflow:
     to pings.  Judges only itself; what follows from it is the session's.
 
     @ivar subflow_id: chosen by the dialer, never used twice in a session.
+    @ivar window_decays: whether its congestion window shrinks while it is idle.
+    @ivar cold_from: bytes written to it when its window was last known to be small.
+    @ivar wrote_at: when anything was last written to it.
     @ivar since_drain: bytes given to the connection since it last had room.
     @ivar rate: acknowledged bytes per second, while busy.
     @ivar batch: how many bytes to give it at a time.
@@ -80,8 +83,12 @@ class Subflow:
         now: float,
         rtt: float | None = None,
         checksum: frames.Checksum | None = None,
+        window_decays: bool = False,
     ) -> None:
         self.subflow_id = subflow_id
+        self.window_decays = window_decays
+        self.cold_from = 0
+        self.wrote_at = now
         self.state = State.ACTIVE
         self.ledger: Ledger[Chunk | Control] = Ledger()
         self.checksum = checksum
@@ -167,6 +174,12 @@ class Subflow:
             self._rate_from = (now, self.ledger.acked)
             self._stood = 0.0
         self.ledger.note(size + self._trailer, item, now)
+
+    def put_filler(self, size: int, out: list[bytes], now: float) -> None:
+        """Put a PAD frame with so much payload into a batch."""
+        self.wrote(HEADER_SIZE + size, None, now)
+        self.tx.pad += HEADER_SIZE + size
+        out += (HEADER.pack(frames.PAD, 0, 0, size, 0, 0), bytes(size))
 
     def wrote_quiet(self, count: int) -> None:
         """Frames without payload that call for none go out."""
@@ -353,9 +366,12 @@ class Subflow:
         self._ask(now)
         self.asked_at = now
 
-    def _ask(self, now: float) -> None:
+    def tick(self, now: float) -> None:
+        """Write a small frame, so that the window stays open; its answer is not waited for."""
         self._ping_wanted = True
         self.owes_from = now
+
+    _ask = tick
 
     def drain(self) -> None:
         """The peer wants nothing new on it."""

@@ -11,6 +11,7 @@ from stripetwist.core.ledger import Ledger
 from stripetwist.core.outbox import Control, Outbox
 from stripetwist.core.progress import KernelView
 from stripetwist.core.subflow import NEVER, State, Subflow
+from stripetwist.core.warmth import Warmth
 
 # Later than this by more, and it was we who slept, not the peer.
 _LATE = 0.1
@@ -31,8 +32,9 @@ class Subflows:
     @ivar healthy: ids of those that may carry new data.
     """
 
-    def __init__(self, outbox: Outbox, limits: Limits) -> None:
+    def __init__(self, outbox: Outbox, limits: Limits, warmth: Warmth) -> None:
         self._outbox = outbox
+        self._warmth = warmth
         self._limits = limits
         self.alive: dict[int, Subflow] = {}
         self.healthy: set[int] = set()
@@ -49,6 +51,12 @@ class Subflows:
             raise ProtocolError(Code.PROTOCOL, f"subflow {subflow.subflow_id} was there before")
         self.alive[subflow.subflow_id] = subflow
         self.healthy.add(subflow.subflow_id)
+        self._warmth.begin(subflow)
+
+    @property
+    def moved(self) -> int:
+        """Payload bytes that went either way, over those that live."""
+        return sum(s.tx.first + s.rx.first for s in self.alive.values())
 
     def remove(self, subflow_id: int) -> Subflow | None:
         """One is lost; what was on it is queued for the healthy ones, if there are any."""
@@ -56,6 +64,7 @@ class Subflows:
         if subflow is None:
             return None
         self.healthy.discard(subflow_id)
+        self._warmth.padding.discard(subflow_id)
         self._end(subflow_id)
         self._outbox.put(frames.pack_final(subflow_id, subflow.parser.parsed))
         self._dead[subflow_id] = subflow.ledger
@@ -101,6 +110,7 @@ class Subflows:
         self.alive.clear()
         self.healthy.clear()
         self._dead.clear()
+        self._warmth.end()
 
     def recovered(self, subflow: Subflow) -> None:
         """Its state may have changed with a sign of life."""
@@ -122,13 +132,20 @@ class Subflows:
         control, data = outbox.has_control, outbox.has_data
         if control or data:
             subflows.sort(key=_latency)
+        padding = self._warmth.padding
         for s in subflows:
-            if s.since_drain < ahead and (
-                s.owes_from <= now
-                or ((control or (data and s.since_drain == 0)) and self.carries(s, now))
+            if s.since_drain >= ahead:
+                continue
+            has_more = control or (s.since_drain == 0 and (data or s.subflow_id in padding))
+            if s.owes_from <= now or (
+                has_more and self.carries(s, now) and (control or data or self.filler_for(s, now))
             ):
                 yield s.subflow_id
                 control, data = outbox.has_control, outbox.has_data
+
+    def filler_for(self, subflow: Subflow, now: float) -> int:
+        """How many bytes of filler to write to it if there is nothing else."""
+        return self._warmth.filler_for(subflow, len(self.alive), now)
 
     # ---- time
 
@@ -142,6 +159,7 @@ class Subflows:
                 subflow.stalled_at(),
                 subflow.dead_at(self._others_live(subflow)),
                 subflow.ping_at(in_use),
+                self._warmth.tick_at(subflow),
             )
         return deadline
 
@@ -209,6 +227,8 @@ class Subflows:
                 subflow.excuse(lateness, now)
         found: list[SubflowDead | SubflowDoubted] = []
         for subflow in subflows:
+            if self._warmth.tick_at(subflow) <= now:
+                self._warmth.tick(subflow, now)
             if subflow.dead_at(self._others_live(subflow)) <= now:
                 found.append(SubflowDead(subflow.subflow_id, "no progress"))
             elif subflow.stalled_at() <= now:

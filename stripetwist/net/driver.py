@@ -28,6 +28,17 @@ class Connection(Protocol):
     def pace(self, batch: int) -> None:
         """It is given so many bytes at a time."""
 
+    @property
+    def window_decays(self) -> bool:
+        """Whether its congestion window shrinks while it is idle."""
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether its kernel has had to send anything twice."""
+
+    def smooth(self) -> None:
+        """Spread what is sent over the round trip."""
+
     def kernel_view(self) -> KernelView | None:
         """What the kernel knows of it, if it says."""
 
@@ -100,7 +111,8 @@ class SessionDriver:
         @param path: what people call its path; C{None} where only the other end knows.
         @raise ProtocolError: with a number that was used before.
         """
-        self.session.subflow_up(subflow_id, self._clock.seconds(), rtt, checksum)
+        now, decays = self._clock.seconds(), connection.window_decays
+        self.session.subflow_up(subflow_id, now, rtt, checksum, decays)
         self.connections[subflow_id] = connection
         if path is not None:
             self._paths[subflow_id] = path
@@ -225,10 +237,23 @@ class SessionDriver:
                     connection.pace(batch)
             case events.SubflowDoubted(subflow_id):
                 self.on_doubt(subflow_id)
+            case events.SubflowWarm(subflow_id):
+                self._smooth(subflow_id)
             case events.PeerGoesAway(sentence):
                 self.log.info("{label}: {sentence}", label=self.label, sentence=sentence)
             case events.SessionClosed(code, reason):
                 self._over(code, reason)
+
+    def _smooth(self, subflow_id: int) -> None:
+        """
+        Have the kernel spread a window that was opened ahead of use over a round trip.
+
+        All of them at once overflow a short queue.  Where packets get lost anyway windows
+        are small, and spreading them costs some of the rate.
+        """
+        connection = self.connections.get(subflow_id)
+        if connection is not None and not any(one.has_lost for one in self.connections.values()):
+            connection.smooth()
 
     # ---- time
 

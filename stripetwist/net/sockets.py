@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import sys
 from typing import Any
 
 from stripetwist.core.progress import KernelView
@@ -12,11 +13,14 @@ _TCP_USER_TIMEOUT = 18
 _TCP_CONGESTION = 13
 _TCP_INFO = 11
 _SO_BINDTODEVICE = 25
+_SO_MAX_PACING_RATE = 47
+_BEYOND = (1 << 40).to_bytes(8, sys.byteorder)
 # Any port would do.
 _DISCARD = 9
 
 # struct tcp_info of <linux/tcp.h>, whose fields never move: unacked, last_data_recv,
 # last_ack_recv, rtt, rttvar, bytes_acked, bytes_received, notsent_bytes.
+_TOTAL_RETRANS = 100
 _INFO = struct.Struct("=24xI24xII8xII44xQQ8xI")
 
 _LOWAT = 4 * 1024
@@ -78,6 +82,17 @@ def hold_unsent(transport: Any, size: int) -> None:
         _wish(handle, socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, size)
 
 
+def smooth(transport: Any) -> None:
+    """
+    Have the kernel pace a connection, whatever its congestion control (SO_MAX_PACING_RATE).
+
+    A bound beyond any rate sets none; the pace is then what the window allows per round trip.
+    """
+    handle = getattr(transport, "socket", None)
+    if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6):
+        _wish(handle, socket.SOL_SOCKET, _SO_MAX_PACING_RATE, _BEYOND)
+
+
 def _wish(sock: socket.socket, level: int, option: int, value: int | bytes) -> None:
     try:
         sock.setsockopt(level, option, value)
@@ -125,6 +140,18 @@ def kernel_view(transport: Any) -> KernelView | None:
         waiting=bool(unacked or unsent),
         patience=(rtt + 4 * rttvar) / 1e6,
     )
+
+
+def has_retransmitted(transport: Any) -> bool:
+    """Whether anything had to be sent twice; no where the kernel does not say."""
+    handle = getattr(transport, "socket", None)
+    if handle is None or handle.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    try:
+        raw: bytes = handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TOTAL_RETRANS + 4)
+    except OSError:
+        return False
+    return any(raw[_TOTAL_RETRANS:])
 
 
 def is_broken(transport: Any) -> bool:

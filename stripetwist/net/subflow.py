@@ -156,8 +156,22 @@ class SubflowProtocol(Protocol):
             self.raw.unregisterProducer()
 
     def pace(self, batch: int) -> None:
-        """It is given so many bytes at a time: let the kernel hold half of that unsent."""
-        sockets.hold_unsent(self.raw, batch // 2)
+        """It is given so many bytes at a time: let the kernel hold as many unsent."""
+        sockets.hold_unsent(self.raw, batch)
+
+    @property
+    def window_decays(self) -> bool:
+        """Whether its congestion window shrinks while it is idle: bbr keeps its own."""
+        return sockets.congestion_control(self.raw) not in ("", "bbr")
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether its kernel has had to send anything twice."""
+        return sockets.has_retransmitted(self.raw)
+
+    def smooth(self) -> None:
+        """Spread what is sent over the round trip."""
+        sockets.smooth(self.raw)
 
     def kernel_view(self) -> KernelView | None:
         """What the kernel knows of it."""

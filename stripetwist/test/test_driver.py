@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from stripetwist.core import frames
 from stripetwist.core.config import KIB, MIB, Limits, PeerLimits
 from stripetwist.core.errors import Code, OpenRefused, ProtocolError
+from stripetwist.core.events import SubflowWarm
 from stripetwist.core.progress import KernelView
 from stripetwist.core.session import Session
 from stripetwist.core.target import OpenRequest, Target
@@ -47,6 +48,8 @@ class Wire:
         self.sends = 0
         self.paces: list[int] = []
         self.views: list[KernelView] = []
+        self.lossy = False
+        self.smoothed = 0
         self._clock = clock
         self._id = subflow_id
         self._open = True
@@ -71,6 +74,20 @@ class Wire:
     def pace(self, batch: int) -> None:
         """See L{Connection}."""
         self.paces.append(batch)
+
+    @property
+    def window_decays(self) -> bool:
+        """It stays open."""
+        return False
+
+    @property
+    def has_lost(self) -> bool:
+        """What the test says."""
+        return self.lossy
+
+    def smooth(self) -> None:
+        """Note it."""
+        self.smoothed += 1
 
     def kernel_view(self) -> KernelView | None:
         """See L{Connection}."""
@@ -127,7 +144,7 @@ def parked(clock: Clock, limit: int = 64 * KIB) -> BoundedTransport:
 class DriverTestCase(SynchronousTestCase):
     """A dialer's and an acceptor's driver, joined by two connections."""
 
-    limits = Limits(max_memory=16 * MIB, max_opening=2)
+    limits = Limits(max_memory=16 * MIB, max_opening=2, prewarm=0)
     # What the far end may hold; it decides how much it grants.
     far_memory = 16 * MIB
 
@@ -599,6 +616,15 @@ class TimeTests(DriverTestCase):
             self.run_for(4.0)
         self.assertEqual(stuck.views, [])
         self.assertEqual(stuck.done, ["abort"])
+
+    def test_windows_are_smoothed_where_nothing_gets_lost(self) -> None:
+        """Once a subflow has had its filler; not if the kernel of any has sent twice."""
+        first, second = (near for near, _ in self.wires)
+        self.near._happened(SubflowWarm(1))
+        self.assertEqual((first.smoothed, second.smoothed), (1, 0))
+        first.lossy = True
+        self.near._happened(SubflowWarm(2))
+        self.assertEqual((first.smoothed, second.smoothed), (1, 0))
 
     def test_a_connection_hears_how_fast_it_is(self) -> None:
         """How many bytes it will be given at a time."""

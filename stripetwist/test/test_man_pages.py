@@ -266,7 +266,7 @@ class FrameTests(WireCase):
         self.assertIn(f"more than {waiting} chunks, and one for each {each} bytes", text)
 
 
-UNITS = {"KiB": KIB, "MiB": MIB, "s": 1, "MB/s": 1e6, "": 1}
+UNITS = {"KiB": KIB, "MiB": MIB, "s": 1, "MB/s": 1e6, "kB/s": 1e3, "": 1}
 
 
 class NumberTests(WireCase):

@@ -16,7 +16,7 @@ from stripetwist.core.frames import HEADER, FrameParser, pack, pack_with
 from stripetwist.core.session import Session
 from stripetwist.core.target import OpenRequest, Target
 
-LIMITS = Limits(max_memory=32 * MIB)
+LIMITS = Limits(max_memory=32 * MIB, prewarm=0)
 REQUEST = OpenRequest(Target.of("example.test", 80))
 NOW = 100.0
 

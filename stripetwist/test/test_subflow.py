@@ -13,8 +13,9 @@ from stripetwist.core.outbox import Outbox
 from stripetwist.core.progress import KernelView
 from stripetwist.core.subflow import NEVER, State, Subflow
 from stripetwist.core.subflows import Subflows
+from stripetwist.core.warmth import Warmth
 
-LIMITS = Limits()
+LIMITS = Limits(prewarm=0)
 
 
 def kinds(buffers: Iterable[bytes]) -> list[int]:
@@ -291,7 +292,7 @@ class SubflowsTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Three subflows."""
         self.outbox = Outbox(LIMITS)
-        self.subflows = Subflows(self.outbox, LIMITS)
+        self.subflows = Subflows(self.outbox, LIMITS, Warmth(LIMITS, 100.0))
         self.three = [Subflow(i, LIMITS, 100.0, 0.01 * i) for i in (1, 2, 3)]
         for subflow in self.three:
             self.subflows.add(subflow)

@@ -1,6 +1,7 @@
 """L{stripetwist.net.subflow}: a connection below a session, with TLS and without."""
 
 import socket
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -121,15 +122,19 @@ class PlainTests(SubflowTestCase):
         self.assertEqual(self.owner.told, ["secured", "drained", "drained"])
 
     def test_the_kernel_hears_of_the_pace(self) -> None:
-        """It holds half a batch unsent; and says what it sees."""
+        """It holds a batch unsent; and says what it sees and has lost."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             near = socket.create_connection(listener.getsockname())
         self.addCleanup(near.close)
         self.assertIsNone(self.subflow.kernel_view())
         self.wire.socket = near  # type: ignore[attr-defined]
         self.subflow.pace(16_384)
-        self.assertEqual(near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT), 8192)
+        self.assertEqual(near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT), 16384)
         self.assertIsNotNone(self.subflow.kernel_view())
+        self.assertFalse(self.subflow.has_lost)
+        self.subflow.smooth()
+        rate = near.getsockopt(socket.SOL_SOCKET, 47, 8)
+        self.assertEqual(int.from_bytes(rate, sys.byteorder), 1 << 40)
 
     def test_close(self) -> None:
         """What was written still leaves; nothing more is read, sent or asked for."""

@@ -1,0 +1,125 @@
+"""Padding: when congestion windows are opened ahead of use, and for how long held open."""
+
+from stripetwist.core.config import Limits
+from stripetwist.core.frames import HEADER_SIZE
+from stripetwist.core.subflow import NEVER, State, Subflow
+
+# A path that takes so little time needs no window to speak of.
+_NEAR = 0.005
+# What TCP sends at first, before anything is acknowledged (RFC 6928).
+_INITIAL_WINDOW = 10 * 1448
+# A queue has formed when a round trip takes this much longer than the least of late.
+_QUEUE_FACTOR = 1.25
+_QUEUE_TIME = 0.005
+
+
+class Warmth:
+    """
+    When a session's subflows are padded, so that their congestion windows are open in time.
+
+    TCP starts slowly, and after an idle time of some 0.2 s it does so again (RFC 5681,
+    section 4.1): a burst then takes some round trips more than the path would need.  So from
+    its first minute, and from the first byte after a cold time on, each subflow gets filler
+    until as much has been written to it as its window should hold; and then a small frame
+    now and then, for as long as the session was in use lately.  All of it within a budget.
+
+    @ivar until: when the session gets cold.
+    @ivar padding: ids of the subflows whose windows are to be opened yet.
+    @ivar opened: ids of those that just were, to be taken out.
+    """
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._seen = 0
+        self._tokens = float(limits.pad_burst)
+        self._counted_at = now
+        self.padding: set[int] = set()
+        self.opened: list[int] = []
+        self.until = now + limits.warm_hold if limits.prewarm else -NEVER
+
+    # ---- the session's state
+
+    def watch(self, moved: int, alive: dict[int, Subflow], now: float) -> None:
+        """
+        See whether the session is in use.
+
+        @param moved: a number that grows whenever it is: payload bytes and streams.
+        """
+        if moved == self._seen or not self._limits.prewarm:
+            return
+        was_cold = now >= self.until
+        self._earn(max(0, moved - self._seen) * self._limits.pad_share, now)
+        self._seen = moved
+        self.until = now + self._limits.warm_hold
+        if was_cold:
+            for subflow in alive.values():
+                self.begin(subflow)
+
+    def begin(self, subflow: Subflow) -> None:
+        """A subflow's window is small, as far as we know."""
+        subflow.cold_from = subflow.ledger.written
+        if self._limits.prewarm:
+            self.padding.add(subflow.subflow_id)
+
+    def end(self) -> None:
+        """The session is over."""
+        self.padding.clear()
+        self.opened.clear()
+
+    # ---- what is written
+
+    def filler_for(self, subflow: Subflow, count: int, now: float) -> int:
+        """
+        How many bytes of filler to write to a subflow that has nothing else to do.
+
+        @param count: how many subflows share what the session may open.
+        """
+        if subflow.subflow_id not in self.padding or subflow.state is not State.ACTIVE:
+            return 0
+        ledger = subflow.ledger
+        left = self._limits.prewarm // count - (ledger.written - subflow.cold_from)
+        if left <= HEADER_SIZE or now >= self.until or self._is_near(subflow) or _queues(subflow):
+            self.padding.discard(subflow.subflow_id)
+            self.opened.append(subflow.subflow_id)
+            return 0
+        self._earn(0.0, now)
+        acked = max(0, ledger.acked - subflow.cold_from)
+        window = _INITIAL_WINDOW + acked - ledger.in_flight
+        size = min(left, window, subflow.batch, self._limits.frame_small)
+        return size - HEADER_SIZE if HEADER_SIZE < size <= self._tokens else 0
+
+    def spend(self, size: int) -> None:
+        """So many bytes were written that carry nothing."""
+        self._tokens -= size
+
+    def tick_at(self, subflow: Subflow) -> float:
+        """When a subflow that is idle is to get a small frame; never if that is no use."""
+        if not subflow.window_decays or subflow.wrote_at >= self.until or self._is_near(subflow):
+            return NEVER
+        return subflow.wrote_at + self._limits.warm_tick
+
+    def tick(self, subflow: Subflow, now: float) -> None:
+        """It is due: a PING, if the budget has it."""
+        self._earn(0.0, now)
+        subflow.wrote_at = now
+        if self._tokens >= HEADER_SIZE and subflow.state is State.ACTIVE:
+            self.spend(HEADER_SIZE)
+            subflow.tick(now)
+
+    def _is_near(self, subflow: Subflow) -> bool:
+        least = subflow.rtt.minimum
+        return least is not None and least < _NEAR
+
+    def _earn(self, tokens: float, now: float) -> None:
+        limits = self._limits
+        tokens += (now - self._counted_at) * limits.pad_rate
+        self._counted_at = now
+        self._tokens = min(limits.pad_burst, self._tokens + tokens)
+
+
+def _queues(subflow: Subflow) -> bool:
+    """Whether its round trips take longer than they need to: the path is full."""
+    rtt = subflow.rtt
+    if rtt.smoothed is None or rtt.minimum is None:
+        return False
+    return rtt.smoothed > _QUEUE_FACTOR * rtt.minimum + _QUEUE_TIME

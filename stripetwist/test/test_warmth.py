@@ -1,0 +1,191 @@
+"""L{stripetwist.core.warmth}: what is padded, when, and how much of it."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from stripetwist.core.config import KIB, MIB, Limits
+from stripetwist.core.frames import HEADER_SIZE
+from stripetwist.core.subflow import NEVER, State, Subflow
+from stripetwist.core.warmth import Warmth
+from stripetwist.test.engine_case import EngineCase
+from stripetwist.testing import Pair
+
+LIMITS = Limits(max_memory=64 * MIB, prewarm=512 * KIB)
+
+
+class WarmthTests(SynchronousTestCase):
+    """The rule, on one subflow."""
+
+    def setUp(self) -> None:
+        """A session's, at 100 s, and a subflow 40 ms away."""
+        self.warmth = Warmth(LIMITS, 100.0)
+        self.subflow = self.begun(0.04)
+
+    def begun(self, rtt: float) -> Subflow:
+        """One more subflow."""
+        subflow = Subflow(1, LIMITS, 100.0, rtt, window_decays=True)
+        self.warmth.begin(subflow)
+        return subflow
+
+    def pad(self, subflow: Subflow, now: float, count: int = 1) -> int:
+        """Pad it as long as there is anything; how much that was."""
+        total = 0
+        while size := self.warmth.filler_for(subflow, count, now):
+            subflow.ledger.acked = subflow.ledger.written
+            out: list[bytes] = []
+            subflow.put_filler(size, out, now)
+            self.warmth.spend(HEADER_SIZE + size)
+            total += len(b"".join(out))
+        return total
+
+    def test_all_of_it_once(self) -> None:
+        """As much as its share, and then it is known to be open."""
+        total = self.pad(self.subflow, 100.1, 2)
+        self.assertTrue(256 * KIB - HEADER_SIZE <= total <= 256 * KIB, total)
+        self.assertEqual(self.subflow.tx.pad, total)
+        self.assertEqual((self.warmth.padding, self.warmth.opened), (set(), [1]))
+        self.assertEqual(self.pad(self.subflow, 101.0), 0)
+
+    def test_payload_opens_it_as_well(self) -> None:
+        """What was written to it counts, whatever it was."""
+        self.subflow.wrote(500 * KIB, None, 100.0)
+        self.assertLessEqual(self.pad(self.subflow, 100.1), 12 * KIB)
+
+    def test_as_tcp_would_start(self) -> None:
+        """No more is under way than TCP sends at first, and what was acknowledged."""
+        flights = []
+        for _ in range(3):
+            while size := self.warmth.filler_for(self.subflow, 1, 100.1):
+                self.subflow.put_filler(size, [], 100.1)
+            flights.append(self.subflow.ledger.in_flight)
+            self.subflow.acked(self.subflow.ledger.written, None, 100.1)
+        self.assertEqual(flights[0], 14_480)
+        self.assertTrue(flights[0] * 1.5 < flights[1] < flights[0] * 3, flights)
+        self.assertTrue(flights[1] * 1.5 < flights[2] < flights[1] * 3, flights)
+
+    def test_not_on_a_short_path(self) -> None:
+        """A few milliseconds away no window matters."""
+        near = self.begun(0.004)
+        self.assertEqual(self.pad(near, 100.1), 0)
+        self.assertEqual(self.warmth.tick_at(near), NEVER)
+
+    def test_no_more_once_a_queue_forms(self) -> None:
+        """Round trips that take longer say that the path is full: so with a slow one."""
+        self.subflow.rtt.sample(0.3, 100.2)
+        self.assertEqual(self.pad(self.subflow, 100.2), 0)
+        self.assertEqual(self.warmth.padding, set())
+
+    def test_not_while_it_is_in_doubt(self) -> None:
+        """But afterwards."""
+        self.subflow.state = State.SUSPECT
+        self.assertEqual(self.pad(self.subflow, 100.2), 0)
+        self.subflow.state = State.ACTIVE
+        self.assertGreater(self.pad(self.subflow, 100.2), 0)
+
+    def test_off(self) -> None:
+        """Nothing at all."""
+        self.warmth = Warmth(Limits(prewarm=0), 100.0)
+        subflow = self.begun(0.04)
+        self.warmth.watch(7, {1: subflow}, 100.1)
+        self.assertEqual(self.pad(subflow, 100.1), 0)
+        self.assertEqual(self.warmth.tick_at(subflow), NEVER)
+
+    def test_cold_after_a_while(self) -> None:
+        """Held for a minute after use; the first use after that opens it again."""
+        self.pad(self.subflow, 100.1)
+        self.warmth.watch(1, {1: self.subflow}, 130.0)
+        self.assertEqual(self.warmth.until, 190.0)
+        self.warmth.watch(1, {1: self.subflow}, 189.0)
+        self.assertEqual(self.warmth.until, 190.0)
+        self.assertEqual(self.pad(self.subflow, 189.0), 0)
+        self.warmth.watch(2, {1: self.subflow}, 250.0)
+        self.assertGreater(self.pad(self.subflow, 250.0), 500 * KIB)
+
+    def test_ticks(self) -> None:
+        """A PING 0.12 s after the last byte, until it gets cold; none where none is needed."""
+        self.subflow.wrote_at = 101.0
+        self.assertAlmostEqual(self.warmth.tick_at(self.subflow), 101.12)
+        self.warmth.tick(self.subflow, 101.12)
+        self.assertEqual(len(self.subflow.take_owed(101.12)), 1)
+        self.assertAlmostEqual(self.warmth.tick_at(self.subflow), 101.24)
+        self.subflow.wrote_at = 160.0
+        self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
+        self.subflow.wrote_at, self.subflow.window_decays = 101.0, False
+        self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
+
+    def test_budget(self) -> None:
+        """Four MiB at once, then 6 kB a second and a tenth of the payload."""
+        moved, spent = 0, 0
+        for _ in range(20):
+            self.warmth.begin(self.subflow)
+            spent += self.pad(self.subflow, 100.0)
+        self.assertTrue(4 * MIB - 16 * KIB < spent <= 4 * MIB, spent)
+        self.warmth.begin(self.subflow)
+        self.assertLessEqual(self.pad(self.subflow, 110.0), 60_000)
+        for _ in range(10):
+            moved += 1_000_000
+            self.warmth.watch(moved, {1: self.subflow}, 110.0)
+        self.warmth.begin(self.subflow)
+        self.assertTrue(500 * KIB < self.pad(self.subflow, 110.0) <= 512 * KIB)
+        self.warmth.spend(4 * MIB)
+        self.warmth.tick(self.subflow, 110.0)
+        self.assertEqual(self.subflow.take_owed(110.0), [])
+
+
+class PaddedSessionTests(EngineCase):
+    """Two sessions with padding."""
+
+    def padded(self, rate: float = 2e6, delay: float = 0.02) -> Pair:
+        """Four subflows, a second after they came up."""
+        pair = Pair(LIMITS)
+        pair.add_many(4, rate, delay)
+        pair.run(1)
+        return pair
+
+    def dummy(self, pair: Pair) -> tuple[int, int, int]:
+        """Filler written by the dialer, seen by the acceptor, and first bytes."""
+        sent = pair.a.session._subflows.alive.values()
+        seen = pair.b.session._subflows.alive.values()
+        return (
+            sum(one.tx.pad for one in sent),
+            sum(one.rx.pad for one in seen),
+            sum(one.tx.first + one.rx.first for one in (*sent, *seen)),
+        )
+
+    def test_counted_apart_at_both_ends(self) -> None:
+        """The session's share, all of it acknowledged, and nothing of it is payload."""
+        pair = self.padded()
+        sent, seen, first = self.dummy(pair)
+        self.assertTrue(500 * KIB < sent <= 512 * KIB, sent)
+        self.assertEqual((seen, first), (sent, 0))
+        pair.run(20)
+        self.assertEqual(self.dummy(pair), (sent, seen, 0))
+        self.assertEqual(self.dead(pair.a) + self.dead(pair.b), [])
+
+    def test_payload_goes_first(self) -> None:
+        """Filler holds a stream up by no more than what is already under way."""
+        pair = Pair(LIMITS)
+        pair.add_many(4, 2e6, 0.02)
+        pair.run(0.03)
+        before = pair.heap.now
+        stream_id = self.opened(pair)
+        self.assertLess(pair.heap.now - before, 0.04 + 0.02)
+        self.assertGreater(self.dummy(pair)[0], 100 * KIB)
+        self.send(pair.a, stream_id, 2_000_000)
+        self.assertLess(self.wait(pair, pair.b, stream_id), 2e6 / 8e6 + 0.05)
+
+    def test_a_slow_line_is_spared(self) -> None:
+        """Where filler would stand in the way for seconds, it ends at the first queue."""
+        pair = Pair(LIMITS)
+        pair.add_many(4, 20e3, 0.05)
+        pair.run(1)
+        self.assertLess(self.dummy(pair)[0], 80 * KIB)
+
+    def test_once_more_after_a_pause(self) -> None:
+        """The first stream after a cold time has the windows opened again."""
+        pair = self.padded()
+        before, _, _ = self.dummy(pair)
+        pair.run(200)
+        self.assertEqual(self.dummy(pair)[0], before)
+        self.opened(pair)
+        pair.run(1)
+        self.assertGreater(self.dummy(pair)[0], before + 500 * KIB)
