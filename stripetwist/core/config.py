@@ -22,6 +22,9 @@ class Limits:
     max_window: int = 16 * MIB
     max_unsent: int = 1 * MIB
 
+    # sessions, of one key
+    max_sessions: int = 256
+
     # streams, of one session
     max_streams: int = 16_384
     max_opening: int = 1_024

@@ -61,7 +61,8 @@ class Outbox:
         """
         Queue a control frame.
 
-        @param owed: whether the peer alone decides how many of these there are.
+        @param owed: whether the peer decides how many of these there are: every word about a
+            stream that it opened, or a subflow.
         """
         control = Control(data, owed=owed)
         self._queue_control(control)

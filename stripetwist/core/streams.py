@@ -80,7 +80,8 @@ class Streams:
             return
         stream.answered = True
         stream.window.widen(self._budget.first_window())
-        self._outbox.put(frames.pack(frames.ACCEPT, stream=stream_id, offset=stream.window.limit))
+        word = frames.pack(frames.ACCEPT, stream=stream_id, offset=stream.window.limit)
+        self._outbox.put(word, owed=True)
         self._outbox.ready(stream)
         self._tell_readable(stream)
 
@@ -128,7 +129,8 @@ class Streams:
         if stream.opening is not None:
             self._outbox.withdraw(stream.opening)
         size = stream.send.offset
-        self._outbox.put(frames.pack(frames.RESET, 0, code, stream.stream_id, size))
+        word = frames.pack(frames.RESET, 0, code, stream.stream_id, size)
+        self._outbox.put(word, owed=not stream.is_ours)
 
     def stop_reading(self, stream_id: int) -> None:
         """Want no more of what the peer sends; our own half goes on."""
@@ -136,7 +138,8 @@ class Streams:
         if stream is not None and not stream.reading_ended:
             stream.stop_reading()
             self._outbox.credit_due.pop(stream_id, None)
-            self._outbox.put(frames.pack(frames.STOP, 0, Code.CANCELLED, stream_id))
+            word = frames.pack(frames.STOP, 0, Code.CANCELLED, stream_id)
+            self._outbox.put(word, owed=not stream.is_ours)
             self._maybe_finished(stream)
 
     def take(self, stream_id: int, most: int) -> tuple[bytes, bool]:

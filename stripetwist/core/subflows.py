@@ -66,7 +66,7 @@ class Subflows:
         self.healthy.discard(subflow_id)
         self._warmth.padding.discard(subflow_id)
         self._end(subflow_id)
-        self._outbox.put(frames.pack_final(subflow_id, subflow.parser.parsed))
+        self._outbox.put(frames.pack_final(subflow_id, subflow.parser.parsed), owed=True)
         self._dead[subflow_id] = subflow.ledger
         self._send_again(subflow.ledger, bool(self.healthy))
         if not self.alive:

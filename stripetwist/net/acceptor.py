@@ -185,6 +185,9 @@ class Acceptor(Factory[SubflowProtocol]):
         return driver
 
     def _new_session(self, who: Established) -> _Member:
+        most = self.limits.max_sessions
+        if sum(member.key_id == who.key_id for member in self.door.sessions.values()) >= most:
+            raise Rejected(Code.BUSY, f"a key may have {most} sessions here")
         budget = self.ground.store.budget
         session = Session(False, self.limits, budget, who.peer, self.clock.seconds())
         driver = SessionDriver(session, self.ground, self._session_ended, who.key_id)

@@ -17,7 +17,7 @@ from stripetwist.net.race import Race, interleaved, shown
 class Resolves(Protocol):
     """What an exit needs of a L{stripetwist.net.resolver.Resolver}."""
 
-    def resolve(self, name: str) -> Deferred[list[Address]]:
+    def resolve(self, name: str, asker: str = "") -> Deferred[list[Address]]:
         """The addresses of a name; fails with L{OpenRefused}."""
 
 
@@ -110,7 +110,7 @@ class DirectExit:
         why = self.guard.refusal_of_name(host, request)
         if why is not None:
             raise _refused(where, why)
-        addresses = await self._resolver.resolve(host)
+        addresses = await self._resolver.resolve(host, request.key_id)
         answers = {each: self.guard.refusal_of_address(each, request) for each in addresses}
         allowed = [each for each, why in answers.items() if why is None]
         if not allowed:

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -23,6 +24,8 @@ LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 # An answer is good for the connections that a page opens together, not for longer.
 KEPT_FOR = 5.0
 MOST_KEPT = 1024
+# One of those who ask may have this many times what is left.
+_SHARE = 2
 # A zone may list thousands for one name; nobody dials so many.
 MOST_ADDRESSES = 128
 
@@ -93,19 +96,28 @@ def _refusal(name: str, error: Exception) -> OpenRefused:
     return OpenRefused(Code.DNS_FAIL, f"{shown} could not be looked up: {why}")
 
 
+def _count_down(counter: Counter[str], key: str) -> None:
+    """One less; what is at nothing is forgotten."""
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
+
+
 class _Question:
     """
     One name that is being looked up, and all who wait for it.
 
+    @ivar asker: on whose behalf it was asked first.
     @ivar waiters: each with the end of its patience.
     @ivar overdue: ends the time that the thread may count as busy; C{None} while queued.
     @ivar hangs: that time is over.
     """
 
-    __slots__ = ("hangs", "name", "overdue", "waiters")
+    __slots__ = ("asker", "hangs", "name", "overdue", "waiters")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, asker: str) -> None:
         self.name = name
+        self.asker = asker
         self.waiters: dict[Deferred[list[Address]], IDelayedCall] = {}
         self.overdue: IDelayedCall | None = None
         self.hangs = False
@@ -130,8 +142,10 @@ class Resolver:
 
     Whoever asks hears within C{timeout}, even if the thread never comes back.  Those who
     ask for the same name wait for the same lookup.  A lookup that takes longer gives its
-    place to the next in the queue; at most as many threads hang as may work.  An answer is
-    kept for C{KEPT_FOR} seconds, a failure never.
+    place to the next in the queue; at most as many threads hang as may work.  Nobody who
+    asks has more than twice what is left of the threads and of the queue, so that something
+    is left for the next (dynamic thresholds, Choudhury and Hahne 1998).  An answer is kept
+    for C{KEPT_FOR} seconds, a failure never.
 
     @ivar asked: calls of C{resolve}.
     @ivar looked_up: lookups that were given to a thread.
@@ -161,6 +175,9 @@ class Resolver:
         self._timeout = timeout
         self._threads = threads
         self._most_queued = waiting
+        self._queued_by: Counter[str] = Counter()
+        self._busy_by: Counter[str] = Counter()
+        self._hanging_by: Counter[str] = Counter()
         self._open: dict[str, _Question] = {}
         self._queue: dict[str, _Question] = {}
         self._hung: set[_Question] = set()
@@ -169,10 +186,11 @@ class Resolver:
         self.asked = self.looked_up = self.failed = self.timed_out = 0
         self.busy = self.hanging = 0
 
-    def resolve(self, name: str) -> Deferred[list[Address]]:
+    def resolve(self, name: str, asker: str = "") -> Deferred[list[Address]]:
         """
         The addresses of a name that C{parse_host} has passed, best first, at least one.
 
+        @param asker: on whose behalf; others are not held up by this one.
         @return: fails with L{OpenRefused}; may be cancelled.
         """
         self.asked += 1
@@ -182,10 +200,11 @@ class Resolver:
         if kept and self._clock.seconds() < until:
             return succeed(list(kept))
         question = self._open.get(name)
-        if self._stopped or (question is None and self._is_full()):
+        if self._stopped or (question is None and self._is_full(asker)):
             return fail(self._turned_away(name))
         if question is None:
-            question = self._open[name] = self._queue[name] = _Question(name)
+            question = self._open[name] = self._queue[name] = _Question(name, asker)
+            self._queued_by[asker] += 1
         waiter = self._join(question)
         self._start_queued()
         return waiter
@@ -196,6 +215,7 @@ class Resolver:
         questions = [*self._open.values(), *self._hung]
         self._open.clear()
         self._queue.clear()
+        self._queued_by.clear()
         self._kept.clear()
         for question in questions:
             if question.overdue is not None and question.overdue.active():
@@ -206,7 +226,7 @@ class Resolver:
         shown = printable(name, 80)
         if self._stopped:
             return OpenRefused(Code.GOING_AWAY, f"{shown} was not looked up: the exit stops")
-        why = f"{self._most_queued} other names wait for the exit's name server"
+        why = "too many names wait for the exit's name server"
         return OpenRefused(Code.OVERLOAD, f"{shown} was not looked up: {why}; try again")
 
     def _join(self, question: _Question) -> Deferred[list[Address]]:
@@ -222,7 +242,7 @@ class Resolver:
         if patience is not None and patience.active():
             patience.cancel()
         if not question.waiters and self._queue.get(question.name) is question:
-            del self._queue[question.name]
+            self._unqueue(question)
             del self._open[question.name]
 
     def _give_up(self, question: _Question, waiter: Deferred[list[Address]]) -> None:
@@ -238,19 +258,37 @@ class Resolver:
             return
         self._starting = True
         try:
-            while self._queue and self._has_room():
-                self._start(self._queue.pop(next(iter(self._queue))))
+            while self._has_room() and (question := self._next()) is not None:
+                self._unqueue(question)
+                self._start(question)
         finally:
             self._starting = False
 
-    def _is_full(self) -> bool:
-        return len(self._queue) >= self._most_queued and not self._has_room()
+    def _next(self) -> _Question | None:
+        """The oldest whose asker has not its share under way."""
+        return next((one for one in self._queue.values() if self._has_share(one.asker)), None)
+
+    def _unqueue(self, question: _Question) -> None:
+        del self._queue[question.name]
+        _count_down(self._queued_by, question.asker)
+
+    def _has_share(self, asker: str) -> bool:
+        """Whether one more thread leaves something for others."""
+        busy, hanging = self._busy_by[asker], self._hanging_by[asker]
+        working, left = busy - hanging, self._threads - (self.busy - self.hanging)
+        return working < _SHARE * left and busy < _SHARE * (2 * self._threads - self.busy)
+
+    def _is_full(self, asker: str) -> bool:
+        if self._has_room() and self._has_share(asker):
+            return False
+        return self._queued_by[asker] >= _SHARE * (self._most_queued - len(self._queue))
 
     def _has_room(self) -> bool:
         return self.busy - self.hanging < self._threads and self.busy < 2 * self._threads
 
     def _start(self, question: _Question) -> None:
         self.busy += 1
+        self._busy_by[question.asker] += 1
         self.looked_up += 1
         question.overdue = self._clock.callLater(self._timeout, self._now_hangs, question)
         done = partial(self._answered, question)
@@ -264,6 +302,7 @@ class Resolver:
         """The next to ask for this name begins anew, and the next in the queue may start."""
         question.hangs = True
         self.hanging += 1
+        self._hanging_by[question.asker] += 1
         self._hung.add(question)
         if self._open.get(question.name) is question:
             del self._open[question.name]
@@ -272,8 +311,10 @@ class Resolver:
     def _answered(self, question: _Question, outcome: Outcome) -> None:
         """The thread is back."""
         self.busy -= 1
+        _count_down(self._busy_by, question.asker)
         if question.hangs:
             self.hanging -= 1
+            _count_down(self._hanging_by, question.asker)
             self._hung.discard(question)
         elif question.overdue is not None and question.overdue.active():
             question.overdue.cancel()

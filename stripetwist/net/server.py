@@ -85,7 +85,10 @@ class Server(MultiService):
 
     def _policy_of_key(self, key_id: str) -> Policy | None:
         key = self._keys.lookup(key_id, datetime.now(UTC))
-        if key is None or key.allow is None:
+        if key is None:
+            # Its sessions are about to be closed; until then they reach nothing.
+            return Policy((), hint="this key was revoked or has expired, and lacks")
+        if key.allow is None:
             return None
         return Policy(key.allow, hint="this key's allow list lacks")
 

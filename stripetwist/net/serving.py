@@ -47,12 +47,13 @@ class Serving:
         self._opener = opener
         self._key_id = key_id
         self._reaching: dict[int, Deferred[ITransport]] = {}
+        self._unwanted: set[int] = set()
         self._relays: set[Relay] = set()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way, and what was relayed has left this process."""
-        return not self._reaching and not self._relays
+        return len(self._reaching) == len(self._unwanted) and not self._relays
 
     def opened(self, stream_id: int, request: OpenRequest) -> None:
         """The peer asks for a target."""
@@ -67,7 +68,7 @@ class Serving:
         reaching.addErrback(self._not_reached, stream_id)
 
     def _reached(self, far: Any, stream_id: int) -> None:
-        if self._reaching.pop(stream_id, None) is None:
+        if self._is_unwanted(stream_id):
             far.abortConnection()
             return
         near = self._asker.accept(stream_id)
@@ -78,16 +79,25 @@ class Serving:
     def _not_reached(self, failure: Failure, stream_id: int) -> None:
         if not failure.check(OpenRefused, CancelledError):
             self.log.failure("{label}: an open failed", failure, label=self._asker.label)
-        if self._reaching.pop(stream_id, None) is None:
+        if self._is_unwanted(stream_id):
             return
         code, sentence = Code.GENERAL, "it could not be reached, for a reason of the server's"
         if isinstance(failure.value, OpenRefused):
             code, sentence = failure.value.code, failure.value.sentence
         self._asker.refuse(stream_id, code, sentence)
 
+    def _is_unwanted(self, stream_id: int) -> bool:
+        """It is done; whether nobody waits for it any more."""
+        known = self._reaching.pop(stream_id, None)
+        unwanted = stream_id in self._unwanted
+        self._unwanted.discard(stream_id)
+        return unwanted or known is None
+
     def lost(self, stream_id: int) -> None:
         """The stream broke: its target is no longer wanted."""
-        if (reaching := self._reaching.pop(stream_id, None)) is not None:
+        reaching = self._reaching.get(stream_id)
+        if reaching is not None and stream_id not in self._unwanted:
+            self._unwanted.add(stream_id)
             reaching.cancel()
 
     def stop(self) -> None:

@@ -68,7 +68,7 @@ class Names:
         self.asked: list[str] = []
         self.cancelled = 0
 
-    def resolve(self, name: str) -> Deferred[list[Address]]:
+    def resolve(self, name: str, asker: str = "") -> Deferred[list[Address]]:
         """See L{stripetwist.net.resolver.Resolver.resolve}."""
         self.asked.append(name)
         if name in self.table:

@@ -168,6 +168,35 @@ class GuestTests(AcceptorTestCase):
         self.join(who, 5, replaces=2)
         self.assertEqual(sorted(self.member().driver.connections), [1, 5])
 
+    def test_too_many_sessions(self) -> None:
+        """A key has at most so many; another key has its own."""
+        self.acceptor.limits = replace(self.limits, max_sessions=2)
+        self.keys.insert(Key("other", bytes(32), "client"))
+        self.own(Guest(self))
+        self.own(Guest(self))
+        third = Guest(self)
+        self.assert_rejected(third.enter()[1], "may have 2 sessions")
+        self.network.run(0.2)
+        self.assertTrue(third.lost)
+        self.own(Guest(self, key_id="other", key=bytes(32)))
+        self.assertEqual(len(self.acceptor.door.sessions), 3)
+
+    def test_session_of_another_key(self) -> None:
+        """Its id is of no use, open or only offered, not even with its secret (T-X2-5)."""
+        self.keys.insert(Key("other", bytes(32), "client"))
+        first = Guest(self)
+        handshake = first.handshake()
+        result = handshake.feed(first.say(handshake.hello))
+        assert result is not None
+        member = Membership(result[1].session_id, result[1].session_secret)
+        for confirm in (b"", result[0]):
+            if confirm:
+                first.say(confirm)
+            thief = Guest(self, 2, join=member, key_id="other", key=bytes(32))
+            self.assert_rejected(thief.say(thief.handshake().hello), "not known here")
+        self.join(result[1], 3)
+        self.assertEqual(list(self.member().driver.connections), [1, 3])
+
     def test_session_over(self) -> None:
         """A session that ended while a guest was at the door is told so (B21)."""
         who = self.own(Guest(self))

@@ -30,7 +30,7 @@ class Names:
         self.asked: list[str] = []
         self.cancelled: list[str] = []
 
-    def resolve(self, name: str) -> Deferred[list[Address]]:
+    def resolve(self, name: str, asker: str = "") -> Deferred[list[Address]]:
         """See L{stripetwist.net.resolver.Resolver.resolve}."""
         self.asked.append(name)
         answer = self.table.get(name)

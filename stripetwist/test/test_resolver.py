@@ -280,6 +280,21 @@ class WaitTests(ResolverTestCase):
         for waiting in silent:
             self.refused(waiting)
 
+    def test_one_who_asks_for_silent_names_leaves_something(self) -> None:
+        """However many, and however long they hang: names of others are looked up at once."""
+        self.resolver = self.make(threads=8)
+        for number in range(2000):
+            self.resolver.resolve(f"silent{number}.test", "mallory").addErrback(lambda _: None)
+            if number % 10 == 0:
+                self.clock.advance(1)
+            self.server.table[f"good{number}.test"] = rows("10.0.0.1")
+            before = len(self.threads.works)
+            waiting = self.resolver.resolve(f"good{number}.test", "alice")
+            self.assertEqual(len(self.threads.works), before + 1, number)
+            self.threads.finish(before)
+            self.successResultOf(waiting)
+        self.clock.advance(10)
+
     def test_hanging_threads_give_up_their_place(self) -> None:
         """After the time limit, the next in the queue starts."""
         self.resolver = self.make(threads=2)
@@ -298,7 +313,9 @@ class WaitTests(ResolverTestCase):
         """As many may hang as may work; the rest wait their time, and start when one is back."""
         self.resolver = self.make(threads=2)
         for number in range(10):
-            self.resolver.resolve(f"silent{number}.test").addErrback(lambda _: None)
+            # Of one who asks as of many: somebody else's work is never waited for.
+            silent = self.resolver.resolve(f"silent{number}.test", f"key-{number}")
+            silent.addErrback(lambda _: None)
             self.clock.advance(6)
         self.assertEqual(len(self.threads.works), 4)
         self.server.table["good.test"] = rows("10.0.0.1")

@@ -106,6 +106,20 @@ class ReachTests(ServerTestCase):
         sentence = self.refusal(self.opened("203.0.113.9", 80, dialer), Code.NOT_ALLOWED)
         self.assertIn("key", sentence)
 
+    def test_key_that_is_gone(self) -> None:
+        """Between a revocation, or the end of a key's time, and that of its session: nothing."""
+        past = datetime.now(UTC) - timedelta(days=1)
+        for gone in (None, Key("narrow", bytes(32), "client", expires=past)):
+            self.keys.insert(Key("narrow", bytes(32), "client", allow=("10.0.0.0/8",)))
+            dialer = self.up(replace(self.link, key_id="narrow", secret=bytes(32)))
+            self.keys.revoke("narrow")
+            if gone is not None:
+                self.keys.insert(gone)
+            for host in ("10.1.2.3", "203.0.113.9"):
+                sentence = self.refusal(self.opened(host, 80, dialer), Code.NOT_ALLOWED)
+                self.assertIn("this key was revoked or has expired", sentence)
+            self.stop(dialer)
+
     def test_dial_is_given_up_with_its_session(self) -> None:
         """A target that is slow to answer is not waited for once nobody wants it."""
         self.network.silent.add(80)

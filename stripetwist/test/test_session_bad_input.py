@@ -388,6 +388,17 @@ class StreamTests(BadInputCase):
         ledgers = [len(s.ledger) for s in session._subflows.alive.values()]
         self.assertLess(sum(ledgers), 6000)
 
+    def test_streams_that_we_take_and_break(self) -> None:
+        """Whoever acknowledges none of our words about its streams is closed in the end."""
+        with self.assertRaises(ProtocolError) as caught:
+            for number in range(1, 10**6, 2):
+                self.feed(frames.pack_open(number, 1 << 40, REQUEST))
+                self.session.accept(number)
+                self.session.reset(number, Code.PEER_RESET)
+                self.said()
+        self.assertIs(caught.exception.code, Code.LIMIT)
+        self.assertLess(len(self.session._outbox._control), 11_000)
+
     def test_rapid_reset(self) -> None:
         """OPEN and RESET again and again: each is told, nothing is kept (C33)."""
         for stream_id in range(1, 20_001, 2):
