@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from support import socks
 from support.exchange import Exchange, ask_exchange
-from support.flows import how_it_ends, receive
+from support.flows import how_it_ends, receive, send
 from support.relay import Relay
 from support.transfers import through_relay
 from support.waiting import wait_until
@@ -70,3 +70,25 @@ def test_a_client_killed(workshop: Workshop) -> None:
         assert target.wait_end(1, 10) == "reset"
         sock.close()
     wait_until(lambda: server.snapshot()["sessions"] == [], 10, "the session to go")
+
+
+def test_what_the_killed_leave_does_not_look_whole(workshop: Workshop) -> None:
+    """Where nothing was left unread either: a reset at the local program, and at the target."""
+    server = workshop.server("--allow", "localhost")
+    clients = [workshop.client(server) for _ in range(2)]
+    for client in clients:
+        client.wait_subflows(6)
+    with Exchange() as target:
+        downloading = socks.connect(clients[0].proxy, target.port)
+        ask_exchange(downloading, down=2, rate=MIB)
+        receive(downloading, 2, MIB // 4)
+        clients[0].kill()
+        assert how_it_ends(downloading) == "reset"
+        downloading.close()
+        uploading = socks.connect(clients[1].proxy, target.port)
+        ask_exchange(uploading, up=3)
+        send(uploading, 3, MIB)
+        target.wait_asked(3)
+        server.kill()
+        assert target.wait_end(3, 10) == "reset"
+        uploading.close()

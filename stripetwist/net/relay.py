@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from stripetwist.core.config import Limits
-from stripetwist.net.sockets import is_broken
+from stripetwist.net.sockets import break_at_exit, is_broken
 
 
 @implementer(IHalfCloseableProtocol)
@@ -90,6 +90,7 @@ class RelayEnd(Protocol):
         """Let our transport say when C{source} may read on; starts its reading."""
         if self.is_lost or self._write_ended:
             return
+        break_at_exit(self.transport, True)
         # A carried stream counts what its consumer took: it rests after each piece until
         # that piece is in the kernel.  A socket only needs to rest when we are full.
         source._exact = getattr(source.transport, "counts_consumption", False)
@@ -132,6 +133,7 @@ class RelayEnd(Protocol):
     def _close_if_over(self) -> bool:
         over = self._read_ended and self._write_ended
         if over and not self.is_lost:
+            break_at_exit(self.transport, False)
             self.transport.loseConnection()
         return over
 

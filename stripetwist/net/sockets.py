@@ -154,6 +154,17 @@ def has_retransmitted(transport: Any) -> bool:
     return any(raw[_TOTAL_RETRANS:])
 
 
+def break_at_exit(transport: Any, breaks: bool) -> None:
+    """
+    Whether the kernel is to reset a connection, should this process die with it open.
+
+    Otherwise a process that is killed ends its connections as if all had been said.
+    """
+    handle = getattr(transport, "socket", None)
+    if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6):
+        _wish(handle, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", breaks, 0))
+
+
 def is_broken(transport: Any) -> bool:
     """
     Whether what looks like the end of a socket's input is really a reset.
