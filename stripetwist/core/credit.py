@@ -28,8 +28,8 @@ class MemoryBudget:
     What all sessions of a process may hold.
 
     Nothing is over-promised, so no stream ever has to be ended for memory: receive promises
-    stay under three quarters, and above one quarter of stored outgoing bytes the local
-    sockets are paused.
+    stay under three quarters, and stored outgoing bytes under the last one, of which each
+    session has a part; see L{SendStore}.
 
     @ivar promised: bytes that peers may still make us hold: the windows of all streams.
     @ivar stored: bytes of ours that peers have not acknowledged.
@@ -45,16 +45,6 @@ class MemoryBudget:
         """The whole of it."""
         return self._limits.max_memory
 
-    @property
-    def store_is_full(self) -> bool:
-        """Whether local sockets have to wait."""
-        return self.stored > self.limit // 4
-
-    @property
-    def store_has_room(self) -> bool:
-        """Whether those that wait may go on."""
-        return self.stored <= self.limit * 7 // 32
-
     def may_open(self) -> bool:
         """Whether one more stream can have its guarantee."""
         return self.promised + self._limits.min_window <= self.limit * 3 // 4
@@ -64,9 +54,51 @@ class MemoryBudget:
         share = (self.limit // 8 - self.promised) // 4
         return max(self._limits.min_window, min(self._limits.first_window, share))
 
-    def may_grow(self, by: int) -> bool:
-        """Whether a window may be larger by that much."""
-        return self.promised + by <= self.limit * 9 // 16
+    def largest_window(self, size: int) -> int:
+        """
+        To what a window of that size may grow: a quarter of what it and no other has.
+
+        A grant cannot be taken back from a stream that has gone idle, so each leaves most of
+        what is left to those that come after it (dynamic thresholds, Choudhury and Hahne 1998).
+        """
+        return (self.limit * 9 // 16 - self.promised + size) // 4
+
+
+class SendStore:
+    """
+    The outgoing bytes of one session, in the budget of its process.
+
+    A session may have twice what is left of the quarter that all of them have: two thirds
+    if it is alone, and whoever comes later still finds something (dynamic thresholds,
+    Choudhury and Hahne 1998).  Above that its local sockets are paused.
+
+    @ivar stored: bytes of this session's that the peer has not acknowledged.
+    """
+
+    __slots__ = ("_budget", "stored")
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self.stored = 0
+
+    def add(self, count: int) -> None:
+        """So many more bytes are held, or fewer."""
+        self.stored += count
+        self._budget.stored += count
+
+    @property
+    def _share(self) -> int:
+        return 2 * (self._budget.limit // 4 - self._budget.stored)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether local sockets have to wait."""
+        return self.stored > self._share
+
+    @property
+    def has_room(self) -> bool:
+        """Whether those that wait may go on."""
+        return self.stored <= self._share * 3 // 4
 
 
 class ReceiveWindow:
@@ -158,8 +190,8 @@ class ReceiveWindow:
             or now - self._grown_at < round_trip * 3 / 4
         ):
             return False
-        more = min(size, self._limits.max_window - size)
-        if not self._budget.may_grow(more):
+        more = min(size, min(self._limits.max_window, self._budget.largest_window(size)) - size)
+        if more < size // 4:
             return False
         self._grown_at = now
         self._resize(size + more)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from stripetwist.core import events
 from stripetwist.core.config import Limits
-from stripetwist.core.credit import MemoryBudget
+from stripetwist.core.credit import SendStore
 from stripetwist.core.stream import Stream
 
 
@@ -13,24 +13,25 @@ class Room:
     The streams of a session whose owners wait for room to write.
 
     A stream may hold unsent what the peer has granted and no more, so that one whose far
-    consumer has stopped holds nothing here; and it waits while the stored bytes of the
-    whole process are too many.  It is told once, with a C{StreamWritable}, when there is
-    room again.
+    consumer has stopped holds nothing here; and it waits while the session stores more than
+    its share.  It is told once, with a C{StreamWritable}, when there is room again.
+
+    @ivar was_short: whether anybody waits for the store.
     """
 
     def __init__(
-        self, limits: Limits, budget: MemoryBudget, tell: Callable[[events.Event], None]
+        self, limits: Limits, store: SendStore, tell: Callable[[events.Event], None]
     ) -> None:
         self._most = limits.max_unsent
-        self._budget = budget
+        self._store = store
         self._tell = tell
         self._waiting: dict[int, Stream] = {}
-        self._store_was_full = False
+        self.was_short = False
 
     def left(self, stream: Stream) -> int:
         """How many bytes its owner may write now."""
-        if self._budget.store_is_full:
-            self._store_was_full = True
+        if self._store.is_full:
+            self.was_short = True
             return 0
         send = stream.send
         return max(0, min(self._most, stream.credit.limit - send.offset) - send.unsent)
@@ -53,12 +54,12 @@ class Room:
 
     def freed(self) -> None:
         """The store holds less than before."""
-        if self._store_was_full and self._budget.store_has_room:
+        if self.was_short and self._store.has_room:
             self.check_all()
 
     def check_all(self) -> None:
         """The store has room."""
-        self._store_was_full = False
+        self.was_short = False
         for stream_id in list(self._waiting):
             self.check(stream_id)
 

@@ -275,8 +275,18 @@ class Session:
         """The consumer took bytes: they no longer count, and the peer may send as many."""
         self._streams.consumed(stream_id, count)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether it stores more than its share of the process's memory."""
+        return self._streams.room.was_short or self._streams.store.is_full
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it stores less than that, by some margin."""
+        return self._streams.store.has_room
+
     def room_again(self) -> None:
-        """The process's store has room: those who wait for it may write."""
+        """There is room for more: those who wait for it may write."""
         self._streams.room.check_all()
 
     # ---- events and time
@@ -292,6 +302,7 @@ class Session:
         if self.closed:
             return NEVER
         deadline = self._subflows.next_deadline(bool(self._streams.table))
+        deadline = min(deadline, self._streams.unasked_until())
         if not self._subflows.alive:
             deadline = self._alone_since + self._timeout
         self._armed = deadline
@@ -318,7 +329,9 @@ class Session:
             self._events.append(found)
             if isinstance(found, events.SubflowDead):
                 self.subflow_down(found.subflow_id, now)
-        if not self._subflows.alive and now >= self._alone_since + self._timeout:
+        if self._subflows.alive:
+            self._streams.give_up_unasked(now)
+        elif now >= self._alone_since + self._timeout:
             self.finish(Code.SESSION_LOST, f"no connection for {self._timeout:g} s")
 
     # ---- the end

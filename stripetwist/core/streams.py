@@ -5,13 +5,13 @@ from collections.abc import Callable
 from stripetwist.core import events, frames
 from stripetwist.core.chunks import Chunk
 from stripetwist.core.config import Limits, PeerLimits
-from stripetwist.core.credit import MemoryBudget, ReceiveWindow
+from stripetwist.core.credit import MemoryBudget, ReceiveWindow, SendStore
 from stripetwist.core.errors import Code, OpenRefused, ProtocolError
 from stripetwist.core.frames import Frame
 from stripetwist.core.outbox import Control, Outbox
 from stripetwist.core.room import Room
 from stripetwist.core.stream import Stream, StreamNumbers
-from stripetwist.core.subflow import Subflow
+from stripetwist.core.subflow import NEVER, Subflow
 from stripetwist.core.target import OpenRequest
 
 # Beyond this a new session has to take over.
@@ -26,6 +26,7 @@ class Streams:
     what their owners must know to the events.
 
     @ivar table: the live streams by id.
+    @ivar store: what they have to send and to repeat.
     @ivar room: who waits for room to write.
     @ivar leaving: whether the peer was told to open no more.
     @ivar counters: how many were opened, refused, reset since the session began.
@@ -43,13 +44,15 @@ class Streams:
         self.table: dict[int, Stream] = {}
         self.counters = {"opened": 0, "refused": 0, "reset": 0}
         self.leaving = False
-        self.room = Room(limits, budget, tell)
+        self.store = SendStore(budget)
+        self.room = Room(limits, self.store, tell)
         self._limits = limits
         self._budget = budget
         self._peer = peer
         self._outbox = outbox
         self._tell = tell
         self._ours = 0
+        self._unasked: dict[int, float] = {}
         self._next_id = 1 if is_dialer else 2
         self._numbers = StreamNumbers(2 if is_dialer else 1, limits.max_streams)
 
@@ -102,7 +105,7 @@ class Streams:
         if stream is None or stream.stopped:
             return self._limits.max_unsent
         stream.send.write(data)
-        self._budget.stored += len(data)
+        self.store.add(len(data))
         self._outbox.ready(stream)
         return self.room.may_go_on(stream)
 
@@ -163,9 +166,10 @@ class Streams:
     def _drop(self, stream: Stream) -> None:
         """The stream is over, and whatever it holds."""
         del self.table[stream.stream_id]
+        self._unasked.pop(stream.stream_id, None)
         self.room.forget(stream)
         self._ours -= stream.is_ours
-        self._budget.stored -= stream.discard()
+        self.store.add(-stream.discard())
         self._outbox.forget(stream)
         self.room.freed()
 
@@ -186,18 +190,18 @@ class Streams:
             if isinstance(item, Control):
                 self._outbox.arrived(item)
                 continue
-            self._budget.stored -= item.owner.arrived(item)
+            self.store.add(-item.owner.arrived(item))
             stream = self.table.get(item.owner.stream_id)
             if stream is not None:
                 self._maybe_finished(stream)
                 self._outbox.ready(stream)
         self.room.freed()
 
-    def _known(self, stream_id: int, may_be_new: bool) -> Stream | None:
+    def _known(self, stream_id: int, now: float | None = None) -> Stream | None:
         """
         The live stream of that id; C{None} for one that is closed.
 
-        @param may_be_new: whether this frame can be the first of a stream of the peer's.
+        @param now: given where this frame can be the first of a stream of the peer's.
         @raise ProtocolError: nobody can have sent this yet.
         """
         stream = self.table.get(stream_id)
@@ -209,12 +213,12 @@ class Streams:
             return None
         if not self._numbers.is_new(stream_id):
             return None
-        if not may_be_new:
+        if now is None:
             raise ProtocolError(Code.STREAM_STATE, f"stream {stream_id} is not open yet")
         self._numbers.use(stream_id)
-        return self._new(stream_id)
+        return self._new(stream_id, now)
 
-    def _new(self, stream_id: int) -> Stream | None:
+    def _new(self, stream_id: int, now: float) -> Stream | None:
         """A stream of the peer's, if there is room for one."""
         if len(self.table) - self._ours >= self._limits.max_streams:
             self._put_refusal(stream_id, Code.TOO_MANY_STREAMS, "too many streams are open there")
@@ -222,9 +226,24 @@ class Streams:
         if not self._budget.may_open():
             self._put_refusal(stream_id, Code.OVERLOAD, "no memory is left for a stream there")
             return None
+        if len(self._unasked) >= self._limits.max_opening:
+            why = "too many streams are waiting for their OPEN there"
+            self._put_refusal(stream_id, Code.TOO_MANY_STREAMS, why)
+            return None
         window = ReceiveWindow(self._limits.min_window, self._budget, self._limits)
         stream = self.table[stream_id] = Stream(stream_id, False, 0, window)
+        self._unasked[stream_id] = now
         return stream
+
+    def unasked_until(self) -> float:
+        """When the oldest stream whose OPEN has not come is given up."""
+        since = next(iter(self._unasked.values()), NEVER)
+        return since + self._limits.session_timeout
+
+    def give_up_unasked(self, now: float) -> None:
+        """Their OPEN got lost with a peer that does not send again what it must."""
+        while self.unasked_until() <= now:
+            self._reset(self.table[next(iter(self._unasked))], Code.LIMIT)
 
     def drop_all(self) -> None:
         """The session is over: every stream breaks."""
@@ -236,7 +255,7 @@ class Streams:
     def on_data(self, subflow: Subflow, frame: Frame, now: float) -> None:
         """Bytes of a stream, or its end."""
         _, flags, _, stream_id, offset, pieces, length = frame
-        stream = self._known(stream_id, True)
+        stream = self._known(stream_id, now)
         if stream is None or stream.reading_ended:
             subflow.rx.copy += length
             return
@@ -264,7 +283,7 @@ class Streams:
     def on_credit(self, subflow: Subflow, frame: Frame, now: float) -> None:
         """The peer can take more."""
         for stream_id, limit in frames.parse_credit(b"".join(frame[5])):
-            stream = self._known(stream_id, False)
+            stream = self._known(stream_id)
             if stream is not None and stream.credit.raise_to(limit):
                 self._outbox.ready(stream)
                 self.room.check(stream_id)
@@ -274,7 +293,7 @@ class Streams:
         _, _, kind, stream_id, credit, pieces, _ = frame
         if not self._numbers.has_parity(stream_id):
             raise ProtocolError(Code.STREAM_STATE, "it opens a stream with a number of ours")
-        stream = self._known(stream_id, True)
+        stream = self._known(stream_id, now)
         if stream is None or stream.asked:
             return
         try:
@@ -285,6 +304,7 @@ class Streams:
             self.refuse(stream_id, refused.code, refused.sentence)
             return
         stream.asked = True
+        del self._unasked[stream_id]
         stream.credit.raise_to(credit)
         self.counters["opened"] += 1
         self._tell(events.StreamOpened(stream_id, request))
@@ -294,7 +314,7 @@ class Streams:
         stream_id = frame[3]
         if self._numbers.has_parity(stream_id):
             raise ProtocolError(Code.STREAM_STATE, "it answers a stream that it opened itself")
-        return self._known(stream_id, False)
+        return self._known(stream_id)
 
     def on_accept(self, subflow: Subflow, frame: Frame, now: float) -> None:
         """The peer has reached what we asked for."""
@@ -328,7 +348,7 @@ class Streams:
         if self._numbers.has_parity(stream_id) and self._numbers.is_new(stream_id):
             self._numbers.use(stream_id)
             return
-        stream = self._known(stream_id, False)
+        stream = self._known(stream_id)
         if stream is None:
             return
         if size < stream.reorder.highest or stream.reorder.final not in (None, size):
@@ -338,10 +358,10 @@ class Streams:
 
     def on_stop(self, subflow: Subflow, frame: Frame, now: float) -> None:
         """The peer wants no more of a stream."""
-        stream = self._known(frame[3], True)
+        stream = self._known(frame[3], now)
         if stream is not None and not stream.stopped:
             stream.stopped = True
-            self._budget.stored -= stream.send.discard()
+            self.store.add(-stream.send.discard())
             self.room.freed()
             self.room.check(stream.stream_id)
             self._maybe_finished(stream)

@@ -87,7 +87,6 @@ class SessionDriver:
         self._timer_at = NEVER
         self._turning = False
         self._is_over = False
-        self._store.add(self)
 
     def serve(self, opener: Opener, key_id: str) -> None:
         """Reach what the peer asks for, on behalf of that key; without this it is refused."""
@@ -171,12 +170,22 @@ class SessionDriver:
         """Have the peer reach something; see L{Opener.open}."""
         return self._streams.open(request)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether its session stores more than its share."""
+        return self.session.is_short
+
+    @property
+    def has_room(self) -> bool:
+        """Whether its session stores less than that."""
+        return self.session.has_room
+
     def hold(self) -> None:
-        """The process's store is full."""
+        """It stores too much: read no more from local sockets."""
         self._streams.hold()
 
     def release(self) -> None:
-        """It has room again."""
+        """It may store more again."""
         self._streams.release()
         self.session.room_again()
         self.turn()
@@ -226,7 +235,7 @@ class SessionDriver:
         while (event := next_event()) is not None:
             if not self._streams.happened(event):
                 self._happened(event)
-        self._store.check()
+        self._store.check(self)
 
     def _happened(self, event: events.Event) -> None:
         match event:
@@ -318,7 +327,7 @@ class SessionDriver:
         connections, self.connections = self.connections, {}
         for connection in connections.values():
             connection.close()
-        self._store.remove(self)
+        self._store.leave(self)
         self._ended(self, code, reason)
 
     @property

@@ -14,6 +14,14 @@ from stripetwist.core.frames import Checksum
 class Holder(Protocol):
     """A session whose local producers can be told to wait."""
 
+    @property
+    def is_short(self) -> bool:
+        """Whether it holds more than its share."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it holds less than that."""
+
     def hold(self) -> None:
         """No more for now."""
 
@@ -23,39 +31,45 @@ class Holder(Protocol):
 
 class Store:
     """
-    The outgoing bytes of all sessions of a process, and those who have to wait for room.
+    The outgoing bytes of all sessions of a process, and which of these have to wait.
 
-    Above the budget's share every local socket is paused, whichever session it feeds.
+    Every local socket of a session above its share is paused, until others or its own peer
+    have made room.
 
     @ivar budget: what is held, and how much that may be.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.budget = MemoryBudget(limits)
-        self._holders: set[Holder] = set()
-        self._full = False
+        self._held: set[Holder] = set()
+        self._checking = False
 
-    def add(self, holder: Holder) -> None:
-        """One more session."""
-        self._holders.add(holder)
+    def leave(self, holder: Holder) -> None:
+        """A session is over: what it had is there for others."""
+        self._held.discard(holder)
+        self._release()
 
-    def remove(self, holder: Holder) -> None:
-        """One less."""
-        self._holders.discard(holder)
-        self.check()
+    def check(self, holder: Holder) -> None:
+        """A session's bytes came or went: hold it if they are too many; others may go on."""
+        if holder not in self._held and holder.is_short:
+            self._held.add(holder)
+            holder.hold()
+        self._release()
 
-    def check(self) -> None:
-        """Bytes came or went: hold or release everybody if that crossed a mark."""
-        if not self._full and self.budget.store_is_full:
-            self._full = True
-            for holder in list(self._holders):
-                holder.hold()
-        elif self._full and self.budget.store_has_room:
-            self._full = False
-            for holder in list(self._holders):
-                # Who is released may fill the store within this very call.
-                if not self._full:
-                    holder.release()
+    def _release(self) -> None:
+        # Who is released writes within that very call, and comes by here again.
+        if self._checking or not self._held:
+            return
+        self._checking = True
+        released: set[Holder] = set()
+        try:
+            while ready := {one for one in self._held if one.has_room} - released:
+                holder = ready.pop()
+                released.add(holder)
+                self._held.discard(holder)
+                holder.release()
+        finally:
+            self._checking = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -288,7 +288,7 @@ class World:
             if stream.is_readable and stream.answered:
                 assert stream.told, "nobody was told"
         for stream in room._waiting.values():
-            if stream.send.unsent <= end.limits.max_unsent // 2 and end.budget.store_has_room:
+            if stream.send.unsent <= end.limits.max_unsent // 2 and end.session.has_room:
                 assert not room.left(stream), "nobody told the writer"
 
     def _check_events(self, end: End) -> None:

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.config import KIB, MIB, Limits
-from stripetwist.core.credit import MemoryBudget, ReceiveWindow, SendCredit, default_memory
+from stripetwist.core.credit import (
+    MemoryBudget,
+    ReceiveWindow,
+    SendCredit,
+    SendStore,
+    default_memory,
+)
 from stripetwist.core.reorder import ReorderBuffer
 
 LIMITS = Limits(max_memory=32 * MIB)
@@ -51,20 +57,36 @@ class MemoryBudgetTests(SynchronousTestCase):
         self.assertFalse(self.budget.may_open())
 
     def test_growth_ends_at_nine_sixteenths(self) -> None:
-        """The rest is for those that come."""
-        self.budget.promised = 17 * MIB
-        self.assertTrue(self.budget.may_grow(MIB))
-        self.assertFalse(self.budget.may_grow(MIB + 1))
+        """A window grows to a quarter of what it and no other has; so there is always a rest."""
+        self.budget.promised = 10 * MIB
+        self.assertEqual(self.budget.largest_window(2 * MIB), 10 * MIB // 4)
+        for _ in range(20):
+            size = max(8 * KIB, self.budget.largest_window(0))
+            self.budget.promised += size
+        self.assertTrue(17 * MIB < self.budget.promised < 18 * MIB)
 
-    def test_the_store_is_full_above_a_quarter(self) -> None:
-        """And has room again a little below."""
-        self.budget.stored = 8 * MIB
-        self.assertFalse(self.budget.store_is_full)
-        self.budget.stored += 1
-        self.assertTrue(self.budget.store_is_full)
-        self.assertFalse(self.budget.store_has_room)
-        self.budget.stored = 7 * MIB
-        self.assertTrue(self.budget.store_has_room)
+    def test_a_session_alone_stores_two_thirds_of_a_quarter(self) -> None:
+        """And goes on a little below."""
+        store = SendStore(self.budget)
+        store.add(8 * MIB * 2 // 3)
+        self.assertFalse(store.is_full)
+        store.add(2)
+        self.assertTrue(store.is_full)
+        store.add(-MIB // 4)
+        self.assertFalse(store.has_room)
+        store.add(-MIB // 2)
+        self.assertTrue(store.has_room)
+        self.assertEqual(self.budget.stored, store.stored)
+
+    def test_something_is_left_for_the_next_session(self) -> None:
+        """However many have filled their shares, and never more than the quarter in all."""
+        for number in range(1, 8):
+            store = SendStore(self.budget)
+            while not store.is_full:
+                store.add(KIB)
+            # As in a geometric row.
+            self.assertGreater(store.stored, 8 * MIB * 0.6 / 3**number)
+            self.assertLessEqual(self.budget.stored, 8 * MIB + number * KIB)
 
     def test_the_default_is_a_quarter_within_bounds(self) -> None:
         """A quarter of the machine, at most 256 MiB."""

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 
 from stripetwist.core import frames
+from stripetwist.core.config import KIB
 from stripetwist.core.errors import Code
 from stripetwist.core.handshake import Intent
 from stripetwist.net.dialer import Dialer
@@ -33,6 +34,20 @@ class UpTests(LinkTestCase):
         self.connected(subflows=5)
         moments = [round(dial.at, 2) for dial in self.network.dials]
         self.assertEqual(moments, [0.0, 0.0, 0.05, 0.1, 0.15])
+
+    def test_padded(self) -> None:
+        """Both ends open their windows, through TLS, and each end counts the other's filler."""
+        dialer, acceptor = self.connected(prewarm=96 * KIB)
+        self.network.run(1)
+        (session,) = dialer.snapshot()
+        (other,) = acceptor.snapshot()
+        ours: Any = session["subflows"]
+        theirs: Any = other["subflows"]
+        sent = sum(one["tx"]["pad"] for one in ours)
+        # The first had no others to share with for a while.
+        self.assertTrue(90 * KIB < sent <= 2 * 96 * KIB, sent)
+        self.assertEqual(sum(one["rx"]["pad"] for one in theirs), sent)
+        self.assertEqual(sum(one["tx"]["pad"] for one in theirs), 0)
 
     def test_without_tls(self) -> None:
         """A plain link is for a plain server."""

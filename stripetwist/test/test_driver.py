@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core import frames
 from stripetwist.core.config import KIB, MIB, Limits, PeerLimits
+from stripetwist.core.credit import MemoryBudget, SendStore
 from stripetwist.core.errors import Code, OpenRefused, ProtocolError
 from stripetwist.core.events import SubflowWarm
 from stripetwist.core.progress import KernelView
@@ -141,6 +142,37 @@ def parked(clock: Clock, limit: int = 64 * KIB) -> BoundedTransport:
     return BoundedTransport(limit, clock).connect(Parked())
 
 
+class Greedy:
+    """A session whose producer fills the store as soon as it may."""
+
+    def __init__(
+        self, budget: MemoryBudget, told: list[str], name: str, store: Store | None = None
+    ) -> None:
+        self.outgoing = SendStore(budget)
+        self._budget, self._told, self._name, self._store = budget, told, name, store
+
+    @property
+    def is_short(self) -> bool:
+        """As a session says."""
+        return self.outgoing.is_full
+
+    @property
+    def has_room(self) -> bool:
+        """As a session says."""
+        return self.outgoing.has_room
+
+    def hold(self) -> None:
+        """Note it."""
+        self._told.append(f"hold {self._name}")
+
+    def release(self) -> None:
+        """Note it, and write."""
+        self._told.append(f"release {self._name}")
+        if self._store is not None:
+            self.outgoing.add(self._budget.limit // 4)
+            self._store.check(self)
+
+
 class DriverTestCase(SynchronousTestCase):
     """A dialer's and an acceptor's driver, joined by two connections."""
 
@@ -152,6 +184,7 @@ class DriverTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.ends: list[tuple[SessionDriver, Code, str]] = []
         self.exit = Exit()
+        self.told: list[str] = []
         far_limits = replace(self.limits, max_memory=self.far_memory)
         self.stores = [Store(self.limits), Store(far_limits)]
         self.near = self.driver(True, self.stores[0])
@@ -454,9 +487,9 @@ class StoreTests(DriverTestCase):
     limits = Limits(max_memory=1 * MIB, max_unsent=1 * MIB, max_opening=2)
     far_memory = 64 * MIB
 
-    def test_full_for_all(self) -> None:
-        """Above its mark every local socket of every session waits, until there is room."""
-        mine = self.coupled()
+    def test_full_for_one(self) -> None:
+        """Every local socket of the session that fills it waits, and none of another one."""
+        beside, mine = self.coupled(), self.coupled()
         first, second = self.near, self.driver(True, self.stores[0])
         self.near = second
         self.far = self.driver(False, self.stores[1])
@@ -466,22 +499,25 @@ class StoreTests(DriverTestCase):
         stuck = self.wires[0][0], self.wires[1][0]
         for wire in stuck:
             wire.stuck = True
-        self.assertTrue(mine[0].is_reading and others[0].is_reading)
+        self.assertTrue(mine[0].is_reading and beside[0].is_reading)
         count = 0
         while mine[0].is_reading and count < 100:
             mine[0].arrive(bytes(16 * KIB))
             count += 1
             self.clock.advance(0.001)
         self.assertLessEqual(count, 18)
-        self.assertFalse(others[0].is_reading)
+        self.assertFalse(beside[0].is_reading)
         late = self.coupled()
-        late[0].arrive(b"x")
-        self.run_for(0.05)
-        self.assertFalse(late[0].is_reading)
+        for local, target, _ in (late, others):
+            local.arrive(b"x")
+            self.run_for(0.05)
+            self.assertTrue(local.is_reading)
+            self.assertEqual(target.drain(), b"x")
+        self.assertFalse(mine[0].is_reading or beside[0].is_reading)
         first.close(Code.GOING_AWAY, "of this test")
         self.run_for(0.05)
         self.assertEqual(self.stores[0].budget.stored, 0)
-        self.assertTrue(others[0].is_reading and late[0].is_reading)
+        self.assertEqual(self.stores[0]._held, set())
 
     def test_released_by_acknowledgements(self) -> None:
         """Bytes that arrive make room as well."""
@@ -497,30 +533,36 @@ class StoreTests(DriverTestCase):
         self.assertEqual(bytes(target.sent), data)
         self.assertLess(self.clock.seconds(), 30)
 
+    def test_each_waits_for_itself(self) -> None:
+        """One above its share is held, and what it frees lets others go on, each once."""
+        store, told = self.stores[0], self.told
+        first, second, third = (Greedy(store.budget, told, name) for name in "abc")
+        first.outgoing.add(store.budget.limit // 4)
+        for one in (first, second, third):
+            store.check(one)
+        self.assertEqual(told, ["hold a"])
+        second.outgoing.add(1)
+        store.check(second)
+        store.check(second)
+        self.assertEqual(told, ["hold a", "hold b"])
+        first.outgoing.add(-store.budget.limit // 4)
+        store.check(first)
+        self.assertEqual(sorted(told[2:]), ["release a", "release b"])
+
     def test_refilled_while_released(self) -> None:
-        """Should the first who is released fill the store again, the others stay held."""
-        store = self.stores[0]
-        told: list[str] = []
-
-        class Holder:
-            """A session with a greedy producer."""
-
-            def hold(self) -> None:
-                told.append("hold")
-
-            def release(self) -> None:
-                told.append("release")
-                store.budget.stored = store.budget.limit
-                store.check()
-
-        for _ in range(3):
-            store.add(Holder())
-        store.budget.stored = store.budget.limit
-        store.check()
+        """Should one that is released fill the store again, the others stay held."""
+        store, told = self.stores[0], self.told
+        several = [Greedy(store.budget, told, "x", store) for _ in range(3)]
+        several[0].outgoing.add(store.budget.limit // 4)
+        for one in several:
+            one.outgoing.add(1)
+            store.check(one)
         told.clear()
-        store.budget.stored = 0
-        store.check()
-        self.assertEqual(told, ["release", "hold", "hold", "hold"])
+        several[0].outgoing.add(-store.budget.limit // 4)
+        store.check(several[0])
+        self.assertEqual(told, ["release x", "hold x"])
+        store.leave(several[0])
+        self.assertEqual(told[:2], ["release x", "hold x"])
 
 
 class ErrorTests(DriverTestCase):

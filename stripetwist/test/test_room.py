@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core import events
 from stripetwist.core.config import KIB, MIB, Limits
-from stripetwist.core.credit import MemoryBudget, ReceiveWindow
+from stripetwist.core.credit import MemoryBudget, ReceiveWindow, SendStore
 from stripetwist.core.room import Room
 from stripetwist.core.stream import Stream
 
@@ -18,13 +18,14 @@ class RoomTests(SynchronousTestCase):
         """A stream, and room for it."""
         self.told: list[events.Event] = []
         self.budget = MemoryBudget(LIMITS)
-        self.room = Room(LIMITS, self.budget, self.told.append)
+        self.store = SendStore(self.budget)
+        self.room = Room(LIMITS, self.store, self.told.append)
         self.stream = Stream(1, True, MIB, ReceiveWindow(8 * KIB, self.budget, LIMITS))
 
     def write(self, size: int) -> bool:
         """Write so much; whether more may follow."""
         self.stream.send.write(bytes(size))
-        self.budget.stored += size
+        self.store.add(size)
         return self.room.may_go_on(self.stream) > 0
 
     def test_a_stream_waits_for_its_own_bytes(self) -> None:

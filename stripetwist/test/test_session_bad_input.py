@@ -388,8 +388,29 @@ class StreamTests(BadInputCase):
         ledgers = [len(s.ledger) for s in session._subflows.alive.values()]
         self.assertLess(sum(ledgers), 6000)
 
+    def test_streams_whose_open_never_comes(self) -> None:
+        """There are at most so many of them, each for a minute; then it is reset."""
+        self.limits = LIMITS
+        self.setUp()
+        most = self.limits.max_opening
+        for number in range(most + 1):
+            self.feed(data(2 * number + 1, 0, b"x"))
+        self.assertEqual(len(self.session._streams.table), most)
+        (refusal,) = [f for f in self.said() if f[0] == frames.REFUSE]
+        self.assertEqual((refusal[3], refusal[2]), (2 * most + 1, Code.TOO_MANY_STREAMS))
+        self.feed(frames.pack_open(1, 0, REQUEST))
+        self.happened()
+        for now in (NOW + 59, NOW + 61):
+            self.session.received(2, pack(frames.PING), now)
+            self.session.deadline_reached(now)
+            left = most if now < NOW + 60 else 1
+            self.assertEqual(len(self.session._streams.table), left)
+        self.assertLessEqual(self.budget.promised, LIMITS.min_window)
+
     def test_streams_that_we_take_and_break(self) -> None:
         """Whoever acknowledges none of our words about its streams is closed in the end."""
+        self.limits = replace(LIMITS, max_control_items=500, max_control_bytes=32 * KIB)
+        self.setUp()
         with self.assertRaises(ProtocolError) as caught:
             for number in range(1, 10**6, 2):
                 self.feed(frames.pack_open(number, 1 << 40, REQUEST))
@@ -397,7 +418,7 @@ class StreamTests(BadInputCase):
                 self.session.reset(number, Code.PEER_RESET)
                 self.said()
         self.assertIs(caught.exception.code, Code.LIMIT)
-        self.assertLess(len(self.session._outbox._control), 11_000)
+        self.assertLess(len(self.session._outbox._control), 510)
 
     def test_rapid_reset(self) -> None:
         """OPEN and RESET again and again: each is told, nothing is kept (C33)."""

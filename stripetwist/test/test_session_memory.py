@@ -11,6 +11,22 @@ from stripetwist.testing import End, Pair, pattern
 SMALL = Limits(max_memory=32 * MIB)
 
 
+class IdleTests(EngineCase):
+    """Windows that were large once, and whose streams have gone idle."""
+
+    def test_the_next_stream_is_fast_all_the_same(self) -> None:
+        """After eight that have carried much and stay open, the ninth has a window that does."""
+        pair = Pair(SMALL)
+        pair.add_many(4, 3e6, 0.05)
+        for _ in range(8):
+            stream_id = self.opened(pair)
+            self.send(pair.a, stream_id, 6_000_000)
+            self.wait(pair, pair.b, stream_id)
+        pair.run(60)
+        seconds = self.upload(pair, 6_000_000)
+        self.assertLess(seconds, 4)
+
+
 class ConsumerTests(EngineCase):
     """A consumer that stops blocks itself and nobody else."""
 
@@ -117,11 +133,11 @@ class BudgetTests(EngineCase):
             ids.append(stream_id)
             # As the driver does: nobody reads his local socket while the store is full.
             for other in (ids[-1], ids[number // 2]):
-                if pair.a.streams[other].may_write and not pair.a.budget.store_is_full:
+                if pair.a.streams[other].may_write and not pair.a.session.is_short:
                     pair.a.write(other, pattern(one_write, other))
             self.check(pair.a, 8 * MIB + one_write)
             self.check(pair.b, 8 * MIB + one_write)
-        while not pair.a.budget.store_is_full:
+        while not pair.a.session.is_short:
             pair.a.write(ids[7], pattern(one_write))
         pair.run(5)
         self.assertTrue(all(pair.a.streams[i].outcome == "open" for i in ids))
@@ -168,7 +184,7 @@ class BudgetTests(EngineCase):
         ids = [self.opened(pair) for _ in range(4)]
         for stream_id in ids:
             pair.a.write(stream_id, pattern(200_000, stream_id))
-        self.assertTrue(pair.a.budget.store_is_full)
+        self.assertTrue(pair.a.session.is_short)
         self.assertEqual({pair.a.streams[i].may_write for i in ids[2:]}, {False})
         pair.run(2)
         self.assertEqual({pair.a.streams[i].may_write for i in ids}, {True})

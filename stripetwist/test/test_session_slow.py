@@ -62,8 +62,8 @@ class SlowAmongFastTests(EngineCase):
         """Nine tenths of what they could do alone, with no gap of half a second."""
         for rate in (1e3, 3e3, 8e3, 19e3, 50e3, 200e3):
             pair, _ = self.fast_and_slow(rate)
-            seconds = self.upload(pair, 24_000_000)
-            self.assertGreater(24e6 / 12e6 / seconds, 0.9, rate)
+            seconds = self.upload(pair, 18_000_000)
+            self.assertGreater(18e6 / 12e6 / seconds, 0.9, rate)
             self.assertLess(pair.b.longest_gap, 0.5, rate)
 
     def test_it_is_not_given_up(self) -> None:
@@ -91,8 +91,8 @@ class SlowAmongFastTests(EngineCase):
         """A new stream opens as fast as the others carry it."""
         pair, slow = self.fast_and_slow(3e3)
         stream_id = self.opened(pair)
-        self.send(pair.a, stream_id, 60_000_000)
-        pair.run(3)
+        self.send(pair.a, stream_id, 40_000_000)
+        pair.run(2)
         scribe = Scribe(pair.a)
         before = pair.heap.now
         for _ in range(20):
@@ -116,7 +116,7 @@ class SwallowingTests(EngineCase):
 
     def test_found_while_new_bytes_go_on(self) -> None:
         """With bytes both ways all the time: no gap of half a second, and it is given up."""
-        for subflow_id in range(1, 7):
+        for subflow_id in (1, 6):
             pair = self.pair(6, rate=4e6, delay=0.001 * subflow_id)
             stream_id = self.opened(pair)
             sent = bytearray()
