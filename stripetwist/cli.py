@@ -25,7 +25,14 @@ from stripetwist.net.asking import ControlError, NobodyThereError, ask
 from stripetwist.net.files import StartupError, shown
 from stripetwist.net.keyfile import parse_expiry
 from stripetwist.net.keystore import Key, KeyStore
-from stripetwist.net.links import OWN_LINKS, forget_link, link_of, own_link, write_link
+from stripetwist.net.links import (
+    OWN_LINKS,
+    forget_link,
+    link_of,
+    own_link,
+    write_link,
+    write_own_links,
+)
 from stripetwist.net.state import StateDirectory, find_control_sockets
 from stripetwist.net.users import add_user
 from stripetwist.report import render
@@ -286,6 +293,9 @@ def _key_revoke(words: list[str]) -> int:
     keys.store.revoke(options.name)
     if options.name not in OWN_LINKS:
         forget_link(keys.folder, options.name)
+    with suppress(StartupError):
+        # Those of a server that has not run yet are not there to be changed.
+        write_own_links(keys.folder, keys.store.keys(), own_link(keys.folder))
     print(f"{options.name} is revoked; a running server ends its sessions within seconds")
     return 0
 
@@ -296,6 +306,8 @@ def _key_list(words: list[str]) -> int:
     listed = _Keys(options).store.keys()
     for key in listed:
         expires = key.expires.isoformat(" ", "minutes") if key.expires else "never"
+        if key.expires and key.expires <= datetime.now(UTC):
+            expires += ", over"
         rows.append((key.id, key.role, expires, printable(key.note)))
     for row in rows:
         print("{:<32}  {:<6}  {:<22}  {}".format(*row).rstrip())

@@ -23,7 +23,7 @@ from stripetwist.net.files import StartupError
 from stripetwist.net.ground import Ground
 from stripetwist.net.instance import Instance, ground_for
 from stripetwist.net.keystore import KeyStore
-from stripetwist.net.links import OWN_LINKS, link_of, link_path, write_link
+from stripetwist.net.links import NOBODY, write_own_links
 from stripetwist.net.logs import limit_level
 from stripetwist.net.server import Server
 from stripetwist.net.state import StateDirectory
@@ -63,13 +63,14 @@ def _make(settings: ServerSettings, reactor: Any) -> IService:
     server = _server(reactor, ground, settings, keys, certificate, files)
     ports = [server.listen(address) for address in settings.listen]
     link = _any_link(settings, ports, certificate)
-    _write_links(state.path, keys, link)
+    write_own_links(state.path, keys.keys(), link)
 
     instance = Instance(reactor, ground, state, "server", server.snapshot)
     server.setServiceParent(instance)
     instance.serve_control({"reload": lambda _: server.look()})
     instance.watch_signals(server.leave, server.is_idle, server.look)
-    instance.show(_greeting(settings, state, link, fresh))
+    has_key = any(key.role == "client" for key in keys.keys())  # noqa: SIM118
+    instance.show(_greeting(settings, state, link, fresh, has_key))
     return instance
 
 
@@ -107,7 +108,7 @@ def _any_link(
     host, port = _place(settings, ports)
     by_authority = settings.tls_cert is not None
     pins = () if certificate is None or by_authority else (certificate.pin,)
-    return Link("nobody", bytes(32), host, port, pins, by_authority, certificate is None)
+    return Link(NOBODY, bytes(32), host, port, pins, by_authority, certificate is None)
 
 
 def _place(settings: ServerSettings, ports: list[Any]) -> tuple[str, int]:
@@ -121,20 +122,8 @@ def _place(settings: ServerSettings, ports: list[Any]) -> tuple[str, int]:
     return local_address() or UNKNOWN_HOST, port
 
 
-def _write_links(folder: Path, keys: KeyStore, like: Link) -> None:
-    """The first keys' links, and those of keys that were added: they follow the server."""
-    every = keys.keys()
-    for role in OWN_LINKS:
-        first = next((key for key in every if key.role == role), None)
-        if first is not None:
-            write_link(folder, role, link_of(first, like))
-    for key in every:
-        if link_path(folder, key.id).exists():
-            write_link(folder, key.id, link_of(key, like))
-
-
 def _greeting(
-    settings: ServerSettings, state: StateDirectory, link: Link, fresh: bool
+    settings: ServerSettings, state: StateDirectory, link: Link, fresh: bool, has_key: bool = True
 ) -> list[str]:
     """What the user reads first: what it does, and what to do next."""
     if settings.plaintext:
@@ -154,15 +143,20 @@ def _greeting(
     # scp knows an IPv6 address by its brackets, and a shell takes those for a pattern.
     host = f"[{link.host}]" if ":" in link.host else link.host
     copied = quote(f"you@{host}:{folder.removeprefix(home)}/client.link")
+    what_next = [
+        "Next, on your own machine (the link is a password):",
+        f"  scp {copied} .",
+        "  twistd -n --pidfile= stripe-client --server client.link",
+    ]
+    if not has_key:
+        what_next = ["No key for clients is left; stripetwist key add NAME makes one."]
     return [
         f"stripetwist {'.'.join(__version__.split('.')[:2])} server",
         f"  listens     {where}, {guard}",
         f"  reaches     {reaches}",
         f"  state       {shown_folder}      back this directory up: it is the identity",
         f"  address     {_address(settings, link)}",
-        "Next, on your own machine (the link is a password):",
-        f"  scp {copied} .",
-        "  twistd -n --pidfile= stripe-client --server client.link",
+        *what_next,
     ]
 
 
@@ -175,7 +169,8 @@ def _listens(address: Address) -> str:
 
 def _address(settings: ServerSettings, link: Link) -> str:
     if settings.advertise is not None:
-        return f"{link.host} (--advertise)"
+        port = f" port {link.port}" if settings.advertise.port else ""
+        return f"{link.host}{port} (--advertise)"
     if link.host == UNKNOWN_HOST:
         return "unknown: links say HOST; write this machine's name there, or start with --advertise"
     card = interface_of(link.host)

@@ -1,5 +1,6 @@
 """What each command can be told: its settings, each option declared once."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -284,6 +285,9 @@ class ServerSettings(CommonSettings):
             return f"--tls-{given} needs --tls-{missing} FILE beside it"
         if self.plaintext and self.tls_cert:
             return "--plaintext has no use for --tls-cert and --tls-key; leave out one or the other"
+        twice = [place for place, count in Counter(self.listen).items() if count > 1]
+        if twice:
+            return f"--listen {twice[0]} is given twice; leave one out"
         public = [place for place in self.listen if not place.is_local]
         if self.plaintext and public:
             return (

@@ -62,6 +62,10 @@ class Door:
             return known.secret
         return hmac.digest(self._unknown, key_id.encode("utf-8", "replace"), "sha256")
 
+    def knows(self, key_id: str) -> bool:
+        """Whether there is a key of that id, valid now."""
+        return self._keys.lookup(key_id, datetime.now(UTC)) is not None
+
     def role_is_allowed(self, key_id: str, role: Role) -> bool:
         """Whether the key is known, valid now, and for that role."""
         known = self._keys.lookup(key_id, datetime.now(UTC))

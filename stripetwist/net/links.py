@@ -1,6 +1,7 @@
 """The links that a server has written, and more like them for further keys."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from stripetwist.net.keyfile import Key
 
 # What the server itself writes at its start, in its state folder.
 OWN_LINKS = ("client", "agent")
+NOBODY = "nobody"
 # Stands for the word HOST while a link is read that no dialer could use yet.
 _NOWHERE = "host.invalid"
 
@@ -30,6 +32,24 @@ def write_link(folder: Path, name: str, link: Link) -> Path:
     path = link_path(folder, name)
     write_private(path, link.format().encode("ascii") + b"\n")
     return path
+
+
+def write_own_links(folder: Path, keys: Sequence[Key], like: Link) -> None:
+    """
+    Write the links of the first keys, and anew those of keys that were added.
+
+    Where no key of a kind is left, its link opens nothing, but still says where the server is.
+
+    @param like: where the server is, and how to know it.
+    """
+    nobody = replace(like, key_id=NOBODY, secret=bytes(32))
+    for role in OWN_LINKS:
+        first = next((key for key in keys if key.role == role), None)
+        if first is not None or link_path(folder, role).exists():
+            write_link(folder, role, nobody if first is None else link_of(first, like))
+    for key in keys:
+        if link_path(folder, key.id).exists():
+            write_link(folder, key.id, link_of(key, like))
 
 
 def own_link(folder: Path) -> Link:

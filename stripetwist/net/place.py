@@ -273,8 +273,9 @@ class Place:
         self.subflow = self._handshake = self._driver = self._up_since = None
         self._cancel_timer()
         if up_since is None:
-            # What TLS cannot agree on today it will not in a second either.
-            self._refused |= isinstance(reason.value, SSL.Error)
+            # What TLS could not agree on twice it will not in a second either; once, it may
+            # have been something on the way that speaks for a server that is not there.
+            self._refused |= isinstance(reason.value, SSL.Error) and self._failures > 0
             self._failed(self._why(reason))
             return
         self.deaths += not self.is_stopped

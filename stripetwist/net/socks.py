@@ -63,7 +63,15 @@ class _Stage(Enum):
     GONE = auto()
 
 
+_SOCKS4 = 4
 _KEEPING = frozenset({_Stage.TALKING, _Stage.OPENING})
+
+
+def _spoken(first: int) -> str:
+    """What a connection that begins with that byte may be."""
+    if first == _SOCKS4:
+        return "SOCKS4"
+    return "HTTP" if chr(first).isascii() and chr(first).isupper() else "something else"
 
 
 @implementer(IHalfCloseableProtocol)
@@ -147,7 +155,10 @@ class SocksProtocol(Protocol):
                 self._refuse(event)
             case NotSocks(first):
                 self._front.wrong_protocol += 1
-                self._log.debug("no SOCKS5: first byte {first}", first=first)
+                self._log.info(
+                    "not served: it speaks {what}, and this port SOCKS5; write socks5h:// there",
+                    what=_spoken(first),
+                )
                 self._drop()
 
     def _bound_reading(self) -> None:

@@ -135,9 +135,12 @@ class Users:
             if _mark(os.stat(self._path)) != self._seen:
                 self._load()
                 self._log.info("read the users file again: {count} users", count=len(self))
-        except OSError:
-            # Gone, perhaps only between two steps of an editor: what was read holds.
-            return
+        except OSError as error:
+            # Perhaps only between two steps of an editor; what was read holds all the same.
+            if self._seen != ():
+                self._seen = ()
+                why = f"{self._path}: {os.strerror(error.errno or 0).lower()}"
+                self._log.error("kept the users as they were: {reason}", reason=why)
         except UsersError as error:
             self._log.error("kept the users as they were: {reason}", reason=str(error))
 

@@ -325,6 +325,9 @@ class StrangerTests(AcceptorTestCase):
         handshake = guest.handshake()
         answer = guest.say(handshake.hello)
         self.assertRaises(Rejected, handshake.feed, answer)
+        guest.wire.loseConnection()
+        lines = self.logged(lambda: self.network.run(0.1))
+        self.assert_one_line(lines, ' as "old": no key of that name is valid here')
 
     def test_left(self) -> None:
         """Who leaves by itself has its line, too (B27, B28)."""

@@ -264,6 +264,24 @@ class DeathTests(LinkTestCase):
         self.assertIs(self.successResultOf(asked), dialer.driver)
         self.assertTrue(dialer.is_alive())
 
+    def test_unknown_to_one_of_several(self) -> None:
+        """A server that lets one connection not in ends nothing while others carry."""
+        dialer, acceptor = self.connected()
+        stream = self.successful_open(dialer)
+        self.network.run(1.5)
+        (member,) = acceptor.door.sessions.values()
+        acceptor.door.sessions.clear()
+        self.network.cables[0].cut()
+        self.network.run(0.5)
+        self.assertGreater(len(self.network.dials), 3)
+        acceptor.door.sessions[member.membership.session_id] = member
+        self.network.run(0.5)
+        assert dialer.driver is not None
+        self.assertEqual(len(dialer.driver.connections), 3)
+        stream.write(b"still there")
+        self.network.run(0.2)
+        self.assertEqual(self.exit.targets[0].drain(), b"still there")
+
     def test_join_ahead_of_its_session(self) -> None:
         """A JOIN that overtakes the first CONFIRM costs a moment, not the session."""
         self.serve()

@@ -8,7 +8,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from stripetwist.core.link import Link
 from stripetwist.net.files import StartupError
 from stripetwist.net.keyfile import Key
-from stripetwist.net.links import forget_link, link_of, link_path, own_link, write_link
+from stripetwist.net.links import (
+    forget_link,
+    link_of,
+    link_path,
+    own_link,
+    write_link,
+    write_own_links,
+)
 
 LINK = Link("client-1", bytes(range(32)), "vps.example", 8443, (bytes(32),))
 
@@ -43,6 +50,22 @@ class LinksTests(SynchronousTestCase):
         link = link_of(Key("laptop", bytes(32), "client"), LINK)
         self.assertEqual((link.key_id, link.secret), ("laptop", bytes(32)))
         self.assertEqual((link.address, link.pins), (LINK.address, LINK.pins))
+
+    def test_the_first_keys_links_follow(self) -> None:
+        """With the first key of a kind gone its link is the next one's, or opens nothing."""
+        first, second = (Key(name, bytes([n]) * 32, "client") for n, name in enumerate("ab", 1))
+        agent = Key("agent-1", bytes([3]) * 32, "agent")
+        write_own_links(self.folder, [first, second, agent], LINK)
+        for keys, holds in (
+            ([first, second, agent], first.secret),
+            ([second, agent], second.secret),
+            ([agent], bytes(32)),
+        ):
+            write_own_links(self.folder, keys, LINK)
+            found = own_link(self.folder)
+            self.assertEqual((found.secret, found.address), (holds, LINK.address))
+        self.assertEqual(found.key_id, "nobody")
+        self.assertFalse(link_path(self.folder, "a").exists())
 
     def test_no_link_yet(self) -> None:
         """The sentence says who writes it."""

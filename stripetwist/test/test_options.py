@@ -288,6 +288,7 @@ class TogetherTests(OptionsTestCase):
             sentence = self.refused(server, "--plaintext", *words)
             self.assertIn("could be reached from other machines", sentence)
         server("--plaintext", "--listen", "127.0.0.1:1", "--listen", "unix:/x")
+        self.assertIn("twice", self.refused(server, "--listen", "7", "--listen", ":7"))
         sentence = self.refused(server, "--plaintext", "--listen", "[::1]:1", "--advertise", "a.b")
         self.assertIn("--advertise", sentence)
 

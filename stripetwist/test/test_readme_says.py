@@ -108,12 +108,25 @@ class ReadmeTests(SynchronousTestCase):
         words = ["scp", "you@[2001:db8::7]:/srv/my state/server/client.link", "."]
         self.assertIn(words, [shlex.split(line) for line in lines])
 
+    def test_what_is_said_without_a_key(self) -> None:
+        """There is no link worth copying then."""
+        state = StateDirectory(None, "server", {"HOME": str(Path.home())})
+        link = Link("nobody", bytes(32), "203.0.113.7", 8443, (bytes(32),))
+        lines = vars(server_tap)["_greeting"](ServerSettings(), state, link, False, False)
+        self.assertIn("stripetwist key add", lines[-1])
+        self.assertNotIn("scp", " ".join(lines))
+
     def test_what_status_prints(self) -> None:
         """The same columns, under the same heads."""
         traffic = {"first": 1, "copy": 2, "pad": 3, "overhead": 4}
-        subflow = {"id": 1, "state": "active", "rtt": 0.001, "in_flight": 0}
+        subflow = {"id": 1, "path": "direct", "state": "active", "rtt": 0.001, "in_flight": 0}
         subflow |= {"tx": traffic, "rx": traffic}
-        session = {"key": "client-1", "subflows": [subflow], "streams": {"open": 0, "opened": 2}}
+        session = {
+            "id": "0c5ee34a",
+            "key": "client-1",
+            "subflows": [subflow],
+            "streams": {"open": 0, "opened": 2},
+        }
         snapshot = {"role": "client", "pid": 1, "started": 0.0, "sessions": [session]}
         made = render({**snapshot, "memory": {"held": 0, "limit": 256 * MIB}}, 2.0).split("\n")
         shown = self.block("client  pid")

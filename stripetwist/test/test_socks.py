@@ -80,7 +80,7 @@ class MethodTests(FrontCase):
         self.assertEqual(list(self.front.refused), [Code.AUTH])
 
     def test_another_protocol(self) -> None:
-        """S19 to S22, K07: closed without a byte, counted, not logged above debug."""
+        """S19 to S22, K07: closed without a byte, counted, with one line for the user."""
         others = [bytes([first]) for first in (0x00, 0x01, 0x04, 0x06, 0x7F, 0xFF)]
         others += [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00", b"PROXY TCP4 1.2.3.4 "]
         others += [b"\x0d\x0a\x0d\x0a\x00\x0d\x0aQUIT\x0a", b"POST / HTTP/1.1\r\n\r\n\x05\x01\x00"]
@@ -91,7 +91,9 @@ class MethodTests(FrontCase):
                 self.assertEqual((wire.end, wire.said), ("closed", b""))
                 count += 1
         self.assertEqual(self.front.wrong_protocol, count)
-        self.assertEqual(self.texts(), [])
+        self.assertEqual(len(self.texts()), count)
+        spoken = {text.split("speaks ")[1].split(",")[0] for text in self.texts()}
+        self.assertEqual(spoken, {"SOCKS4", "HTTP", "something else"})
         self.assert_nothing_left()
 
     def test_silence(self) -> None:
