@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Container, Iterator
+from heapq import heappop, heappush
 from itertools import islice
 
 from stripetwist.core import frames
@@ -38,9 +39,9 @@ class Outbox:
     """
     Everything waiting to be sent, not yet bound to a subflow.
 
-    Control frames wait in order; chunks to be sent again before new ones; streams with new
-    bytes take turns.  What the peer makes us queue is counted, and so is what it does not
-    acknowledge: a flood of either kind is bounded.
+    Control frames wait in order; chunks to be sent again before new ones, the lowest offset
+    first; streams with new bytes take turns.  What the peer makes us queue is counted, and so
+    is what it does not acknowledge: a flood of either kind is bounded.
 
     @ivar credit_due: streams whose new limit the peer is to hear, by id.
     """
@@ -51,7 +52,8 @@ class Outbox:
         self._owed_items = 0
         self._owed_bytes = 0
         self._flying_bytes = 0
-        self._again: deque[Chunk] = deque()
+        self._again: list[tuple[int, int, Chunk]] = []
+        self._requeued = 0
         self._turn: OrderedDict[int, Stream] = OrderedDict()
         self.credit_due: dict[int, Stream] = {}
 
@@ -87,8 +89,7 @@ class Outbox:
         if item.done or item.queued:
             return
         if isinstance(item, Chunk):
-            item.queued = True
-            self._again.append(item)
+            self._queue_again(item)
             return
         self._land(item)
         if item.credits:
@@ -97,6 +98,12 @@ class Outbox:
                 self.renew(stream)
         else:
             self._queue_control(item)
+
+    def _queue_again(self, chunk: Chunk) -> None:
+        # What lies furthest back holds up the most, whichever subflow it was on.
+        chunk.queued = True
+        self._requeued += 1
+        heappush(self._again, (chunk.offset, self._requeued, chunk))
 
     def renew(self, stream: Stream) -> None:
         """The peer is to hear how far it may send."""
@@ -172,7 +179,7 @@ class Outbox:
     def take_again(self, healthy: Container[int]) -> Chunk | None:
         """A chunk to send again, unless it is in flight on a healthy subflow by now."""
         while self._again:
-            chunk = self._again.popleft()
+            _, _, chunk = heappop(self._again)
             chunk.queued = False
             if not chunk.done and not any(i in healthy for i in chunk.carriers):
                 return chunk
@@ -198,11 +205,11 @@ class Outbox:
 
     def hold_back(self, dead: Container[int]) -> None:
         """Forget chunks to be sent again, where a dead subflow's last word is still to come."""
-        again, self._again = self._again, deque()
-        for chunk in again:
-            chunk.queued = not any(i in dead for i in chunk.carriers)
-            if chunk.queued:
-                self._again.append(chunk)
+        again, self._again = self._again, []
+        for _, _, chunk in again:
+            chunk.queued = False
+            if not any(i in dead for i in chunk.carriers):
+                self._queue_again(chunk)
 
     def clear(self) -> None:
         """The session is over."""

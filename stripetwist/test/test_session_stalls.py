@@ -1,10 +1,12 @@
 """Subflows go silent: what waits on them goes elsewhere, and they come back or are given up."""
 
+from dataclasses import replace
+
 from stripetwist.core import frames
 from stripetwist.core.config import KIB
 from stripetwist.core.events import SubflowDead
 from stripetwist.core.subflow import State
-from stripetwist.test.engine_case import EngineCase, Scribe
+from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
 from stripetwist.testing import Pair
 
 
@@ -32,6 +34,21 @@ class StallTests(EngineCase):
         self.assertLess(pair.b.longest_gap, 0.25)
         self.assertIn(SubflowDead(1, "no progress"), self.dead(pair.a))
         self.assertEqual(set(pair.subflows), {2, 3})
+
+    def test_a_path_goes_dark(self) -> None:
+        """Half of them at once: the others carry the lowest bytes first, so the gap is short."""
+        pair = Pair(replace(LIMITS, prewarm=0))
+        pair.add_many(8, 780e3, 0.01)
+        pair.add_many(8, 312e3, 0.04)
+        stream_id = self.opened(pair)
+        self.send(pair.a, stream_id, 20_000_000)
+        pair.run(1.5)
+        pair.b.longest_gap = 0.0
+        for subflow_id in range(1, 9):
+            pair.stall(subflow_id)
+        pair.run(0.8)
+        self.assertLess(pair.b.longest_gap, 0.38)
+        self.wait(pair, pair.b, stream_id)
 
     def test_one_direction_only(self) -> None:
         """No acknowledgements come, or none of our bytes arrive: the same (row 7)."""
