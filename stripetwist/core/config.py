@@ -20,7 +20,7 @@ class Limits:
     min_window: int = 8 * KIB
     first_window: int = 4 * MIB
     max_window: int = 16 * MIB
-    max_unsent: int = 1 * MIB
+    max_unsent: int = 4 * MIB
 
     # sessions, of one key
     max_sessions: int = 256

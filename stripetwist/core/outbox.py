@@ -10,6 +10,9 @@ from stripetwist.core.chunks import Chunk
 from stripetwist.core.config import Limits
 from stripetwist.core.stream import Stream
 
+# What a store that is almost full is taken for: that many full ones.
+_FULL_STORES = 4
+
 
 class Control:
     """
@@ -125,9 +128,35 @@ class Outbox:
         ) and self._flying_bytes < self._limits.max_control_bytes
 
     @property
+    def has_again(self) -> bool:
+        """Whether stream bytes are to be sent again."""
+        return bool(self._again)
+
+    @property
+    def has_new(self) -> bool:
+        """Whether new stream bytes may be sent."""
+        return bool(self._turn)
+
+    @property
     def has_data(self) -> bool:
-        """Whether stream bytes wait that may be sent."""
+        """Whether stream bytes wait that may be sent, again or for the first time."""
         return bool(self._again) or bool(self._turn)
+
+    def has_much(self, enough: float) -> bool:
+        """
+        Whether so many new bytes may be sent.
+
+        Where a stream's store is almost full there is more where that came from.
+        """
+        found, most = 0, self._limits.max_unsent
+        for stream in self._turn.values():
+            unsent = stream.send.unsent
+            if unsent > most * 3 // 4:
+                unsent = _FULL_STORES * most
+            found += min(unsent, stream.credit.limit - stream.send.offset)
+            if found >= enough:
+                return True
+        return False
 
     @property
     def is_overfull(self) -> bool:

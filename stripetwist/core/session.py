@@ -183,15 +183,16 @@ class Session:
         drained = subflow.since_drain == 0
         out: list[bytes] = []
         # Noted in the ledger in the order of the wire: an acknowledgement counts its bytes.
-        speaks = carries and (outbox.has_control or (drained and outbox.has_data))
+        takes = carries and drained and self._subflows.takes_data(subflow)
+        speaks = carries and (outbox.has_control or takes)
         if speaks or subflow.owes_from <= now:
             out += subflow.take_owed(now)
         if carries:
             self._poll_control(subflow, out, now)
-            if drained:
+            if takes:
                 self._poll_data(subflow, out, now)
-                if not out:
-                    self._poll_filler(subflow, out, now)
+            if drained and not out:
+                self._poll_filler(subflow, out, now)
         if out:
             subflow.wrote_at = now
             subflow.since_drain += sum(map(len, out))
@@ -208,9 +209,10 @@ class Session:
         room = subflow.batch
         payload = subflow.frame_payload
         outbox = self._outbox
+        takes_new = self._subflows.takes_new(subflow)
         while room > 0:
             chunk = outbox.take_again(self._subflows.healthy)
-            if chunk is None and (chunk := outbox.cut(payload)) is None:
+            if chunk is None and (not takes_new or (chunk := outbox.cut(payload)) is None):
                 return
             if not chunk.sent:
                 self._streams.room.check(chunk.owner.stream_id)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from stripetwist.core.outbox import Control
 
 NEVER = float("inf")
+# What TCP sends at first, before anything is acknowledged (RFC 6928).
+INITIAL_WINDOW = 10 * 1448
 # How long a measurement takes, unless much goes through; and with how little it says only
 # that there was no more to send.
 _RATE_SPAN = 0.2
@@ -139,6 +141,12 @@ class Subflow:
         if self.state is not State.ACTIVE:
             return NEVER
         return self.rtt.smoothed if self.rtt.smoothed is not None else 1.0
+
+    @property
+    def window(self) -> float:
+        """About what it has under way when it is busy: what TCP starts with, and has grown to."""
+        grown = max(0, self.ledger.acked - self.cold_from)
+        return INITIAL_WINDOW + min(grown, self.rate * (self.rtt.minimum or 0.0))
 
     def put_control(self, control: "Control", out: list[bytes], now: float) -> None:
         """Put a control frame into a batch."""

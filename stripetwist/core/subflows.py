@@ -16,6 +16,10 @@ from stripetwist.core.warmth import Warmth
 # Later than this by more, and it was we who slept, not the peer.
 _LATE = 0.1
 _REMEMBERED = 4096
+# By how much a round trip has to be longer to count as such; and how often a window may
+# double meanwhile before that is beyond any burst.
+_LONGER = 1.3
+_MOST_DOUBLINGS = 30
 _DEAD_LEDGERS = 128
 
 
@@ -40,6 +44,7 @@ class Subflows:
         self.healthy: set[int] = set()
         self._dead: dict[int, Ledger[Chunk | Control]] = {}
         self._ended: dict[int, None] = {}
+        self._shortest = NEVER
 
     def add(self, subflow: Subflow) -> None:
         """
@@ -114,6 +119,9 @@ class Subflows:
 
     def recovered(self, subflow: Subflow) -> None:
         """Its state may have changed with a sign of life."""
+        least = subflow.rtt.minimum
+        if least is not None and least < self._shortest:
+            self._shortest = least
         if subflow.state is State.ACTIVE and subflow.subflow_id in self.alive:
             self.healthy.add(subflow.subflow_id)
         else:
@@ -136,9 +144,12 @@ class Subflows:
         for s in subflows:
             if s.since_drain >= ahead:
                 continue
-            has_more = control or (s.since_drain == 0 and (data or s.subflow_id in padding))
+            drained = s.since_drain == 0
+            has_more = control or (drained and (data or s.subflow_id in padding))
             if s.owes_from <= now or (
-                has_more and self.carries(s, now) and (control or data or self.filler_for(s, now))
+                has_more
+                and self.carries(s, now)
+                and (control or (data and self.takes_data(s)) or self.filler_for(s, now))
             ):
                 yield s.subflow_id
                 control, data = outbox.has_control, outbox.has_data
@@ -202,6 +213,36 @@ class Subflows:
         rate = sum(other.rate for other in others if not other.is_slow(now))
         return subflow.rate >= self._limits.slow_share * rate
 
+    def takes_data(self, subflow: Subflow) -> bool:
+        """Whether there are stream bytes that it should carry."""
+        outbox = self._outbox
+        return outbox.has_again or (outbox.has_new and self.takes_new(subflow))
+
+    def takes_new(self, subflow: Subflow) -> bool:
+        """
+        Whether it is worth its longer way for new bytes.
+
+        Not at the end of a burst, nor for a short one: if those with a shorter round trip
+        will have delivered all that waits, starting slowly if need be, before a byte sent
+        here could arrive.
+        """
+        mine = subflow.rtt.minimum
+        if mine is None or mine <= _LONGER * self._shortest:
+            return True
+        faster = [s for s in map(self.alive.__getitem__, self.healthy) if _is_faster(s, mine)]
+        if not faster:
+            return True
+        least = min(s.rtt.minimum or NEVER for s in faster)
+        later = (mine - least) / 2
+        if all(s.rate for s in faster):
+            if subflow.rate:
+                later += subflow.batch / subflow.rate
+            return self._outbox.has_much(later * sum(s.rate for s in faster))
+        doublings = later / least
+        return doublings < _MOST_DOUBLINGS and self._outbox.has_much(
+            sum(s.window for s in faster) * (2.0**doublings - 1.0)
+        )
+
     def doubtful(self, now: float, in_use: bool) -> list[int]:
         """Those about to be asked, suspected or given up for their silence."""
         return [
@@ -222,6 +263,7 @@ class Subflows:
         @return: those to be given up, and those that may have to be soon.
         """
         subflows = list(self.alive.values())
+        self._shortest = min((s.rtt.minimum or NEVER for s in subflows), default=NEVER)
         if lateness > _LATE:
             for subflow in subflows:
                 subflow.excuse(lateness, now)
@@ -257,6 +299,11 @@ class Subflows:
             }
             for s in self.alive.values()
         ]
+
+
+def _is_faster(subflow: Subflow, rtt: float) -> bool:
+    least = subflow.rtt.minimum
+    return least is not None and least * _LONGER < rtt
 
 
 def _latency(subflow: Subflow) -> float:

@@ -2,12 +2,10 @@
 
 from stripetwist.core.config import Limits
 from stripetwist.core.frames import HEADER_SIZE
-from stripetwist.core.subflow import NEVER, State, Subflow
+from stripetwist.core.subflow import INITIAL_WINDOW, NEVER, State, Subflow
 
 # A path that takes so little time needs no window to speak of.
 _NEAR = 0.005
-# What TCP sends at first, before anything is acknowledged (RFC 6928).
-_INITIAL_WINDOW = 10 * 1448
 # A queue has formed when a round trip takes this much longer than the least of late.
 _QUEUE_FACTOR = 1.25
 _QUEUE_TIME = 0.005
@@ -84,7 +82,7 @@ class Warmth:
             return 0
         self._earn(0.0, now)
         acked = max(0, ledger.acked - subflow.cold_from)
-        window = _INITIAL_WINDOW + acked - ledger.in_flight
+        window = INITIAL_WINDOW + acked - ledger.in_flight
         size = min(left, window, subflow.batch, self._limits.frame_small)
         return size - HEADER_SIZE if HEADER_SIZE < size <= self._tokens else 0
 

@@ -309,7 +309,7 @@ class AckTests(BadInputCase):
         self.feed(frames.pack_credit([(stream_id, 2**63), (stream_id, 2**64 - 1)]))
         sent = [f[6] for f in self.said() + self.said() if f[0] == frames.DATA]
         self.assertEqual(sum(sent), 12 * KIB)
-        self.assertFalse(self.session.write(stream_id, bytes(MIB)))
+        self.assertFalse(self.session.write(stream_id, bytes(self.limits.max_unsent)))
 
     def test_a_flood_of_credit(self) -> None:
         """Costs nothing but its parsing (C28)."""

@@ -1,0 +1,54 @@
+"""Paths that are unlike: two are never slower than the better one alone."""
+
+from stripetwist.core.config import KIB, MIB
+from stripetwist.test.engine_case import LIMITS, EngineCase
+from stripetwist.testing import Pair, pattern
+
+# Bytes per second, and seconds one way.
+Path = tuple[float, float]
+NEAR, MIDDLE, FAR = (6.25e6, 0.01), (2.5e6, 0.04), (2.5e6, 0.08)
+QUICK, REMOTE = (12.5e6, 0.005), (1.25e6, 0.15)
+
+
+class UnevenTests(EngineCase):
+    """A transfer over some paths, of three subflows each."""
+
+    def seconds(self, size: int, *paths: Path) -> float:
+        """How long it takes, on subflows that have carried something before."""
+        pair = Pair(LIMITS)
+        for rate, delay in paths:
+            pair.add_many(3, rate / 3, delay)
+        first = self.opened(pair)
+        self.send(pair.a, first, 3 * MIB)
+        self.wait(pair, pair.b, first)
+        pair.run(1)
+        stream_id = self.opened(pair)
+        before, data = pair.heap.now, pattern(size)
+        written = 0
+        while written < size:
+            room = pair.a.session.room_left(stream_id)
+            pair.a.write(stream_id, data[written : written + room])
+            written += min(room, size - written)
+            pair.run(0.002)
+        pair.run_while(lambda: len(pair.b.streams[stream_id].got) < size)
+        self.assertEqual(bytes(pair.b.streams[stream_id].got), data)
+        return pair.heap.now - before
+
+    def test_short_ones(self) -> None:
+        """A few packets, or a page: at most a tenth more than without the slower path."""
+        for better, other in ((NEAR, MIDDLE), (NEAR, FAR), (QUICK, REMOTE)):
+            for size in (10 * KIB, 256 * KIB):
+                alone = self.seconds(size, better)
+                self.assertLess(self.seconds(size, better, other), 1.1 * alone + 0.004)
+
+    def test_some_megabytes(self) -> None:
+        """Where the slower path can help it does, up to the end."""
+        for better, other, most in ((NEAR, MIDDLE, 0.8), (NEAR, FAR, 0.85), (QUICK, REMOTE, 1.02)):
+            alone = self.seconds(5 * MIB, better)
+            self.assertLess(self.seconds(5 * MIB, better, other), most * alone)
+
+    def test_many_megabytes(self) -> None:
+        """Nearly the sum of both."""
+        for better, other in ((NEAR, FAR), (QUICK, REMOTE)):
+            seconds = self.seconds(20 * MIB, better, other)
+            self.assertLess(seconds, 20 * MIB / (better[0] + other[0]) * 1.06 + other[1])
