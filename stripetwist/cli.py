@@ -23,8 +23,8 @@ from stripetwist.core.errors import StripetwistError, printable
 from stripetwist.core.link import UNKNOWN_HOST
 from stripetwist.net.asking import ControlError, NobodyThereError, ask
 from stripetwist.net.files import StartupError, shown
-from stripetwist.net.keyfile import parse_expiry
-from stripetwist.net.keystore import Key, KeyStore
+from stripetwist.net.keyfile import Key, parse_expiry
+from stripetwist.net.keystore import KeyStore
 from stripetwist.net.links import (
     OWN_LINKS,
     forget_link,

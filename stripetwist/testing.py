@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stripetwist.core import events
-from stripetwist.core.config import KIB, MIB, Limits
+from stripetwist.core.config import KIB, MIB, Limits, PeerLimits
 from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.errors import Code, FramingError, OpenRefused
 from stripetwist.core.frames import Checksum, Frame, FrameParser
 from stripetwist.core.progress import KernelView
-from stripetwist.core.session import PeerLimits, Session
+from stripetwist.core.session import Session
 from stripetwist.core.target import OpenRequest, Target
 
 

@@ -416,6 +416,3 @@ class Session:
             "deaths": self._deaths,
             "streams": self._streams.snapshot(),
         }
-
-
-__all__ = ["FramingError", "PeerLimits", "ProtocolError", "Session"]

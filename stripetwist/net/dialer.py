@@ -162,7 +162,7 @@ class Dialer(Service):
     def _doubted(self, subflow_id: int) -> None:
         """A subflow answers nothing: have another ready."""
         for place in self.places:
-            if place.is_up and place.replaces == subflow_id:
+            if place.is_up and place.last_id == subflow_id:
                 place.path.doubt(place)
 
     # ---- who wants a session
@@ -229,7 +229,7 @@ class Dialer(Service):
                 self.link.secret,
                 self._next_id,
                 self._membership,
-                place.replaces if self._membership is not None else 0,
+                place.last_id if self._membership is not None else 0,
             )
             self._next_id += 1
             place.greet(intent)
@@ -249,7 +249,7 @@ class Dialer(Service):
         checksum = self.ground.checksum if self.link.plain else None
         try:
             driver.attach(
-                who.subflow_id, place.subflow, rtt, checksum, place.replaces, place.path.label
+                who.subflow_id, place.subflow, rtt, checksum, place.last_id, place.path.label
             )
         except ProtocolError:
             return None
@@ -335,7 +335,7 @@ class Dialer(Service):
         if self.driver is None or self._membership is None:
             return []
         seen = self.driver.snapshot()
-        places = {place.replaces: place for place in self.places}
+        places = {place.last_id: place for place in self.places}
         for subflow in seen["subflows"]:
             if (place := places.get(subflow["id"])) is not None:
                 subflow.update(deaths=place.deaths, last_error=place.last_error)

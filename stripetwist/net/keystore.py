@@ -21,8 +21,15 @@ from stripetwist.net.files import (
     take_lock,
     write_private,
 )
-from stripetwist.net.keyfile import ANY, ROLES, did_you_mean, dump_keys, key_complaint, read_keys
-from stripetwist.net.keyfile import Key as Key
+from stripetwist.net.keyfile import (
+    ANY,
+    ROLES,
+    Key,
+    did_you_mean,
+    dump_keys,
+    key_complaint,
+    read_keys,
+)
 
 MAX_LINK_FILE = 64 * 1024
 

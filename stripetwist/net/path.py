@@ -50,7 +50,7 @@ class Path:
         """The next connection belongs to another session: look the address up anew."""
         self._address = None
         for place in self.places:
-            place.replaces = 0
+            place.last_id = 0
 
     def keep_address(self, address: Address | None) -> None:
         """All connections of a session lead to one address."""
@@ -98,7 +98,7 @@ class Path:
         if place.is_stopped or place in self._substitutes.values():
             return
         substitute = self._add()
-        substitute.replaces = place.replaces
+        substitute.last_id = place.last_id
         self._substitutes[substitute] = place
         substitute.dial_after(0)
 

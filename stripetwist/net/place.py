@@ -54,7 +54,8 @@ class Place:
     @ivar path: the way that it dials.
     @ivar subflow: the connection, from its TCP on.
     @ivar address: where it leads.
-    @ivar replaces: the subflow that was here last, if the session still lives.
+    @ivar last_id: the subflow that is here, or was here last in this session; the next one that
+        comes here replaces it.
     @ivar deaths: how many connections that worked were lost here.
     @ivar is_stopped: whether it dials no more.
     @ivar last_error: why a dial last came to nothing here, a sentence.
@@ -68,7 +69,7 @@ class Place:
         self._redial = redial
         self.subflow: SubflowProtocol | None = None
         self.address: IPv4Address | IPv6Address | None = None
-        self.replaces = 0
+        self.last_id = 0
         self.deaths = 0
         self.last_error = ""
         self._timer: IDelayedCall | None = None
@@ -242,7 +243,7 @@ class Place:
             self._up_since = None
             self._give_up("")
             return
-        self.replaces = who.subflow_id
+        self.last_id = who.subflow_id
         subflow.start(self._driver, who.subflow_id, expects_answer=True)
 
     def is_last_word(self, data: bytes) -> bool | None:

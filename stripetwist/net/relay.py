@@ -112,7 +112,7 @@ class RelayEnd(Protocol):
         """This side sends no more: let the other end its writing."""
         if is_broken(self.transport):
             self.transport.abortConnection()
-        elif not self._read_ended:
+        else:
             self._read_ended = True
             self.other.end_writing()
             self._close_if_over()

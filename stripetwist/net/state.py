@@ -10,10 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from stripetwist.net.files import Complaint, failure, refusal, shown, take_lock
-from stripetwist.net.files import StartupError as StartupError
-from stripetwist.net.files import read_private as read_private
-from stripetwist.net.files import write_private as write_private
+from stripetwist.net.files import (
+    Complaint,
+    StartupError,
+    failure,
+    read_private,
+    refusal,
+    shown,
+    take_lock,
+    write_private,
+)
 
 ROLES = ("client", "server", "agent")
 # The longest path that a Unix socket can be bound to, its last NUL not counted.

@@ -312,7 +312,7 @@ class World:
             self._granted[stream_id, end] = max(granted, theirs.window.limit)
         if mine is not None and theirs is not None and not theirs.window.ended:
             granted = self._granted[stream_id, end]
-            assert mine.send.offset <= max(mine.credit.limit, mine.send.offset * 0)
+            assert mine.send.offset <= mine.credit.limit
             assert mine.credit.limit <= granted, "credit out of nothing"
             assert theirs.reorder.highest <= mine.send.offset, "bytes out of nothing"
 

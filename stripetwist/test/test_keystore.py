@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.link import Link, encode32
 from stripetwist.net.files import StartupError, take_lock, write_private
-from stripetwist.net.keystore import MAX_LINK_FILE, Key, KeyStore, read_link
+from stripetwist.net.keyfile import Key
+from stripetwist.net.keystore import MAX_LINK_FILE, KeyStore, read_link
 
 SECRET = b"marked-secret-marked-secret-mark"
 SECRET_TEXT = encode32(SECRET)

@@ -203,6 +203,21 @@ class BudgetTests(EngineCase):
         pair.run(2)
         self.assertTrue(pair.a.streams[small].may_write)
 
+    def test_a_stop_makes_room_for_others(self) -> None:
+        """What the peer does not want any more is not stored."""
+        pair = Pair(replace(SMALL, max_memory=2 * MIB))
+        pair.add(1e6)
+        large, small = self.opened(pair), self.opened(pair)
+        pair.b.stop_reading(large)
+        pair.a.write(large, pattern(700_000))
+        pair.a.write(small, b"x")
+        pair.run(3)
+        self.assertFalse(pair.a.streams[small].may_write)
+        pair.b.session.stop_reading(large)
+        pair.b.turn()
+        pair.run(0.2)
+        self.assertTrue(pair.a.streams[small].may_write)
+
     def test_another_sessions_bytes_fill_the_same_store(self) -> None:
         """Who waits for these has to be told by whoever knows both sessions."""
         pair = Pair(replace(SMALL, max_memory=2 * MIB))

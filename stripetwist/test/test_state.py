@@ -10,8 +10,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from stripetwist.net.files import StartupError
 from stripetwist.net.state import (
-    StartupError,
     StateDirectory,
     find_control_sockets,
     folder_complaint,
