@@ -141,6 +141,6 @@ class Arrival:
             # The advice of that sentence is for whoever dials.
             self._say(tls.tls_sentence(cast(BaseException, reason.value), "it").split(";")[0])
         elif self._handshake.key_id and not self._acceptor.door.knows(self._handshake.key_id):
-            self._say("no key of that name is valid here: revoked, expired or never made")
+            self._say("no key of that name is valid here; see stripetwist key list")
         else:
             self._say("it left without a proof of its key")
