@@ -16,9 +16,10 @@ from stripetwist.core.warmth import Warmth
 # Later than this by more, and it was we who slept, not the peer.
 _LATE = 0.1
 _REMEMBERED = 4096
-# By how much a round trip has to be longer to count as such; and how often a window may
-# double meanwhile before that is beyond any burst.
+# By how much a round trip has to be longer to count as such, beside what chance makes of
+# it; and how often a window may double meanwhile before that is beyond any burst.
 _LONGER = 1.3
+_CLOSE = 0.005
 _MOST_DOUBLINGS = 30
 _DEAD_LEDGERS = 128
 
@@ -227,7 +228,7 @@ class Subflows:
         here could arrive.
         """
         mine = subflow.rtt.minimum
-        if mine is None or mine <= _LONGER * self._shortest:
+        if mine is None or mine <= _LONGER * self._shortest + _CLOSE:
             return True
         faster = [s for s in map(self.alive.__getitem__, self.healthy) if _is_faster(s, mine)]
         if not faster:
