@@ -47,6 +47,17 @@ class UnevenTests(EngineCase):
             alone = self.seconds(5 * MIB, better)
             self.assertLess(self.seconds(5 * MIB, better, other), most * alone)
 
+    def test_chance_makes_no_path_longer(self) -> None:
+        """On one machine a round trip is ten times another's, and that means nothing."""
+        pair = Pair(LIMITS)
+        for delay in (0.0001, 0.0003, 0.001, 0.02):
+            pair.add(20e6, delay)
+        self.upload(pair, MIB)
+        pair.run(1)
+        subflows = pair.a.session._subflows
+        takes = [subflows.takes_new(one) for one in subflows.alive.values()]
+        self.assertEqual(takes, [True, True, True, False])
+
     def test_many_megabytes(self) -> None:
         """Nearly the sum of both."""
         for better, other in ((NEAR, FAR), (QUICK, REMOTE)):
