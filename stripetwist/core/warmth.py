@@ -33,7 +33,8 @@ class Warmth:
         self._counted_at = now
         self.padding: set[int] = set()
         self.opened: list[int] = []
-        self.until = now + limits.warm_hold if limits.prewarm else -NEVER
+        # Where there is to be no padding nobody need look whether it is time for it.
+        self.until = now + limits.warm_hold if limits.prewarm else NEVER
 
     # ---- the session's state
 
@@ -92,7 +93,9 @@ class Warmth:
 
     def tick_at(self, subflow: Subflow) -> float:
         """When a subflow that is idle is to get a small frame; never if that is no use."""
-        if not subflow.window_decays or subflow.wrote_at >= self.until or self._is_near(subflow):
+        if not (subflow.window_decays and self._limits.prewarm):
+            return NEVER
+        if subflow.wrote_at >= self.until or self._is_near(subflow):
             return NEVER
         return subflow.wrote_at + self._limits.warm_tick
 

@@ -61,5 +61,5 @@ class UnevenTests(EngineCase):
     def test_many_megabytes(self) -> None:
         """Nearly the sum of both."""
         for better, other in ((NEAR, FAR), (QUICK, REMOTE)):
-            seconds = self.seconds(20 * MIB, better, other)
-            self.assertLess(seconds, 20 * MIB / (better[0] + other[0]) * 1.06 + other[1])
+            seconds = self.seconds(12 * MIB, better, other)
+            self.assertLess(seconds, 12 * MIB / (better[0] + other[0]) * 1.06 + other[1])
