@@ -19,7 +19,7 @@ _REMEMBERED = 4096
 # By how much a round trip has to be longer to count as such, beside what chance makes of
 # it; and how often a window may double meanwhile before that is beyond any burst.
 _LONGER = 1.3
-_CLOSE = 0.005
+_CLOSE = 0.02
 _MOST_DOUBLINGS = 30
 _DEAD_LEDGERS = 128
 
