@@ -2,10 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address
 
 from stripetwist.core.errors import OpenRefused
 from stripetwist.core.target import parse_host
+from stripetwist.core.zones import plain
 
 LOOPBACK_HOST = "127.0.0.1"
 
@@ -95,12 +96,6 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return False
     return plain(address).is_loopback
-
-
-def plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """A peer's address, where an IPv4 peer of an IPv6 socket is an IPv4 peer."""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
 
 
 def _port(text: str, first: int = 0) -> int:

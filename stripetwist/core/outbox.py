@@ -140,7 +140,7 @@ class Outbox:
     @property
     def has_data(self) -> bool:
         """Whether stream bytes wait that may be sent, again or for the first time."""
-        return bool(self._again) or bool(self._turn)
+        return self.has_again or self.has_new
 
     def has_much(self, enough: float) -> bool:
         """

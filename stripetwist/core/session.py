@@ -36,7 +36,7 @@ class Session:
         self._events: deque[events.Event] = deque()
         self._outbox = Outbox(limits)
         self._streams = Streams(is_dialer, limits, budget, peer, self._outbox, self._events.append)
-        self._warmth = Warmth(limits, now)
+        self._warmth = Warmth(limits, now, self._events.append)
         self._subflows = Subflows(self._outbox, limits, self._warmth)
         self._peer_leaves = False
         self._armed = NEVER
@@ -295,8 +295,6 @@ class Session:
 
     def next_event(self) -> events.Event | None:
         """The oldest event not yet taken."""
-        if self._warmth.opened:
-            self._events.append(events.SubflowWarm(self._warmth.opened.pop()))
         return self._events.popleft() if self._events else None
 
     def next_deadline(self) -> float:

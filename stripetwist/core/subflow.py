@@ -371,15 +371,13 @@ class Subflow:
     def suspect(self, now: float) -> None:
         """No progress: carry nothing new until there is some; ask."""
         self.state = State.SUSPECT
-        self._ask(now)
+        self.ask(now)
         self.asked_at = now
 
-    def tick(self, now: float) -> None:
-        """Write a small frame, so that the window stays open; its answer is not waited for."""
+    def ask(self, now: float) -> None:
+        """Let a PING leave; what is to follow from its answer is the caller's."""
         self._ping_wanted = True
         self.owes_from = now
-
-    _ask = tick
 
     def drain(self) -> None:
         """The peer wants nothing new on it."""
@@ -397,7 +395,7 @@ class Subflow:
         """Ask for a sign of life; one that cannot even leave counts as missed, too."""
         if self.asked_at > self.last_heard:
             self.pings_missed += 1
-        self._ask(now)
+        self.ask(now)
         self.asked_at = now
 
     def owed_at(self) -> float:
@@ -422,7 +420,7 @@ class Subflow:
         if not self._reprieved and self.ledger.in_flight:
             self._reprieved = True
             self._reprieve = now + self.stall_after
-            self._ask(now)
+            self.ask(now)
 
 
 def _ticks16(seconds: float) -> int:

@@ -116,7 +116,7 @@ class Subflows:
         self.alive.clear()
         self.healthy.clear()
         self._dead.clear()
-        self._warmth.end()
+        self._warmth.padding.clear()
 
     def recovered(self, subflow: Subflow) -> None:
         """Its state may have changed with a sign of life."""
@@ -145,12 +145,10 @@ class Subflows:
         for s in subflows:
             if s.since_drain >= ahead:
                 continue
-            drained = s.since_drain == 0
-            has_more = control or (drained and (data or s.subflow_id in padding))
+            pads = s.since_drain == 0 and s.subflow_id in padding
+            takes = s.since_drain == 0 and data and self.takes_data(s)
             if s.owes_from <= now or (
-                has_more
-                and self.carries(s, now)
-                and (control or (data and self.takes_data(s)) or self.filler_for(s, now))
+                (control or takes or (pads and self.filler_for(s, now))) and self.carries(s, now)
             ):
                 yield s.subflow_id
                 control, data = outbox.has_control, outbox.has_data

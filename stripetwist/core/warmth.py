@@ -1,6 +1,9 @@
 """Padding: when congestion windows are opened ahead of use, and for how long held open."""
 
+from collections.abc import Callable
+
 from stripetwist.core.config import Limits
+from stripetwist.core.events import SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
 from stripetwist.core.subflow import INITIAL_WINDOW, NEVER, State, Subflow
 
@@ -23,16 +26,15 @@ class Warmth:
 
     @ivar until: when the session gets cold.
     @ivar padding: ids of the subflows whose windows are to be opened yet.
-    @ivar opened: ids of those that just were, to be taken out.
     """
 
-    def __init__(self, limits: Limits, now: float) -> None:
+    def __init__(self, limits: Limits, now: float, tell: Callable[[SubflowWarm], None]) -> None:
         self._limits = limits
+        self._tell = tell
         self._seen = 0
         self._tokens = float(limits.pad_burst)
         self._counted_at = now
         self.padding: set[int] = set()
-        self.opened: list[int] = []
         # Where there is to be no padding nobody need look whether it is time for it.
         self.until = now + limits.warm_hold if limits.prewarm else NEVER
 
@@ -60,11 +62,6 @@ class Warmth:
         if self._limits.prewarm:
             self.padding.add(subflow.subflow_id)
 
-    def end(self) -> None:
-        """The session is over."""
-        self.padding.clear()
-        self.opened.clear()
-
     # ---- what is written
 
     def filler_for(self, subflow: Subflow, count: int, now: float) -> int:
@@ -79,7 +76,7 @@ class Warmth:
         left = self._limits.prewarm // count - (ledger.written - subflow.cold_from)
         if left <= HEADER_SIZE or now >= self.until or self._is_near(subflow) or _queues(subflow):
             self.padding.discard(subflow.subflow_id)
-            self.opened.append(subflow.subflow_id)
+            self._tell(SubflowWarm(subflow.subflow_id))
             return 0
         self._earn(0.0, now)
         acked = max(0, ledger.acked - subflow.cold_from)
@@ -105,7 +102,7 @@ class Warmth:
         subflow.wrote_at = now
         if self._tokens >= HEADER_SIZE and subflow.state is State.ACTIVE:
             self.spend(HEADER_SIZE)
-            subflow.tick(now)
+            subflow.ask(now)
 
     def _is_near(self, subflow: Subflow) -> bool:
         least = subflow.rtt.minimum

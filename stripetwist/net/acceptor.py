@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from stripetwist.core.address import plain
 from stripetwist.core.errors import Code, ProtocolError
 from stripetwist.core.handshake import Established, Membership
 from stripetwist.core.hello import Rejected, Role
 from stripetwist.core.session import Session
+from stripetwist.core.zones import plain
 from stripetwist.net import sockets
 from stripetwist.net.arrival import Arrival
 from stripetwist.net.driver import SessionDriver

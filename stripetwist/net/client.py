@@ -21,7 +21,6 @@ from stripetwist.net.socks import SocksFactory
 
 # Told once all subflows are up, or with what there is after this long.
 _TELL_AFTER = 2.0
-_BBR = "bbr"
 
 
 class Client(MultiService):
@@ -98,7 +97,7 @@ class Client(MultiService):
         rtt = min((one["rtt"] for one in subflows if one["rtt"] is not None), default=0.0)
         first: Any = next(iter(driver.connections.values()))
         pace = sockets.congestion_control(first.raw)
-        if pace not in ("", _BBR) and self.wants_bbr:
+        if pace not in ("", sockets.BBR) and self.wants_bbr:
             pace += " (bbr cannot be had here)"
         self._say(
             f"  connected   {self._link.address}, {len(driver.connections)} subflows, "

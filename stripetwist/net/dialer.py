@@ -15,11 +15,12 @@ from stripetwist.core.handshake import Established, Intent, Membership
 from stripetwist.core.link import Link
 from stripetwist.core.session import Session
 from stripetwist.core.way import Way
+from stripetwist.core.zones import Address
 from stripetwist.net import tls
 from stripetwist.net.driver import SessionDriver
 from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
-from stripetwist.net.path import Address, Path
+from stripetwist.net.path import Path
 from stripetwist.net.place import Place
 from stripetwist.net.waiters import Waiters
 
@@ -335,7 +336,7 @@ class Dialer(Service):
         if self.driver is None or self._membership is None:
             return []
         seen = self.driver.snapshot()
-        places = {place.last_id: place for place in self.places}
+        places = {place.last_id: place for place in self.places if place.is_up}
         for subflow in seen["subflows"]:
             if (place := places.get(subflow["id"])) is not None:
                 subflow.update(deaths=place.deaths, last_error=place.last_error)

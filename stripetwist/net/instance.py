@@ -24,7 +24,6 @@ from stripetwist.net.ground import Ground, Store
 from stripetwist.net.state import StateDirectory, forbid_core_dumps
 
 AUTO, SYSTEM = "auto", "system"
-BBR = "bbr"
 SPARE_DESCRIPTORS = 64
 # What stands for "without limit" where a number is wanted.
 ENDLESS = 1_000_000
@@ -51,7 +50,7 @@ def pace_for(congestion: str) -> str:
     if congestion == SYSTEM:
         return ""
     if congestion == AUTO:
-        return BBR if sockets.may_pace(BBR) else ""
+        return sockets.BBR if sockets.may_pace(sockets.BBR) else ""
     if not sockets.may_pace(congestion):
         raise StartupError(
             f"--congestion {congestion}: this kernel does not let us; load the module "

@@ -1,21 +1,19 @@
 """One way to the server, with the places on it."""
 
 import random
-from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 
 from stripetwist.core.target import parse_host
 from stripetwist.core.way import Way
+from stripetwist.core.zones import Address
 from stripetwist.net import sockets
 from stripetwist.net.place import Place
 from stripetwist.net.redial import Redial
 
 if TYPE_CHECKING:
     from stripetwist.net.dialer import Dialer
-
-Address = IPv4Address | IPv6Address
 
 
 class Path:
@@ -34,7 +32,7 @@ class Path:
         link = dialer.link
         self.way = way
         self.label = str(way)
-        self.host = way.host or link.host
+        self._host = way.host or link.host
         self.port = way.port or link.port
         self.where = f"{link.address} by {self.label}" if way.host else link.address
         self.places: list[Place] = []
@@ -61,7 +59,7 @@ class Path:
         """Where to dial: looked up anew for each session, the same within one."""
         if self._address is not None:
             return succeed(self._address)
-        host = parse_host(self.host)
+        host = parse_host(self._host)
         if not isinstance(host, str):
             return succeed(host)
         return self._dialer.resolver.resolve(host).addCallback(self._choose)
@@ -95,7 +93,7 @@ class Path:
 
     def doubt(self, place: Place) -> None:
         """Its connection may be dead or lead nowhere: dial another that is to replace it."""
-        if place.is_stopped or place in self._substitutes.values():
+        if place.is_stopped or self.is_replaced(place):
             return
         substitute = self._add()
         substitute.last_id = place.last_id

@@ -1,4 +1,4 @@
-"""What the kernel is asked of each subflow's socket."""
+"""What the kernel is asked of a socket."""
 
 import socket
 import struct
@@ -15,6 +15,9 @@ _TCP_INFO = 11
 _SO_BINDTODEVICE = 25
 _SO_MAX_PACING_RATE = 47
 _BEYOND = (1 << 40).to_bytes(8, sys.byteorder)
+_TCP = (socket.AF_INET, socket.AF_INET6)
+# Paces by itself, and keeps its window while it is idle.
+BBR = "bbr"
 # Any port would do.
 _DISCARD = 9
 
@@ -35,7 +38,7 @@ def prepare(sock: socket.socket, pace: str = "") -> None:
 
     @param pace: the congestion control; empty for the system's.
     """
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+    if sock.family not in _TCP:
         return
     _wish(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _wish(sock, socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _LOWAT)
@@ -71,14 +74,19 @@ def source_towards(address: str, card: str = "") -> str | None:
         return None
 
 
+def _tcp_socket(transport: Any) -> socket.socket | None:
+    """The socket of a transport, if it is one of TCP's."""
+    handle: socket.socket | None = getattr(transport, "socket", None)
+    return handle if handle is not None and handle.family in _TCP else None
+
+
 def hold_unsent(transport: Any, size: int) -> None:
     """
     Have the kernel ask for more when less than so many bytes are unsent (TCP_NOTSENT_LOWAT).
 
     It says "full" above that, so that what we bind to a subflow leaves soon.
     """
-    handle = getattr(transport, "socket", None)
-    if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6):
+    if (handle := _tcp_socket(transport)) is not None:
         _wish(handle, socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, size)
 
 
@@ -88,8 +96,7 @@ def smooth(transport: Any) -> None:
 
     A bound beyond any rate sets none; the pace is then what the window allows per round trip.
     """
-    handle = getattr(transport, "socket", None)
-    if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6):
+    if (handle := _tcp_socket(transport)) is not None:
         _wish(handle, socket.SOL_SOCKET, _SO_MAX_PACING_RATE, _BEYOND)
 
 
@@ -124,8 +131,7 @@ def congestion_control(transport: Any) -> str:
 
 def kernel_view(transport: Any) -> KernelView | None:
     """What the kernel knows of a connection; C{None} where it does not say."""
-    handle = getattr(transport, "socket", None)
-    if handle is None or handle.family not in (socket.AF_INET, socket.AF_INET6):
+    if (handle := _tcp_socket(transport)) is None:
         return None
     try:
         raw: bytes = handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO.size)
@@ -144,8 +150,7 @@ def kernel_view(transport: Any) -> KernelView | None:
 
 def has_retransmitted(transport: Any) -> bool:
     """Whether anything had to be sent twice; no where the kernel does not say."""
-    handle = getattr(transport, "socket", None)
-    if handle is None or handle.family not in (socket.AF_INET, socket.AF_INET6):
+    if (handle := _tcp_socket(transport)) is None:
         return False
     try:
         raw: bytes = handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TOTAL_RETRANS + 4)
@@ -160,8 +165,7 @@ def break_at_exit(transport: Any, breaks: bool) -> None:
 
     Otherwise a process that is killed ends its connections as if all had been said.
     """
-    handle = getattr(transport, "socket", None)
-    if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6):
+    if (handle := _tcp_socket(transport)) is not None:
         _wish(handle, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", breaks, 0))
 
 

@@ -20,7 +20,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from stripetwist.core.address import plain
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused, printable
 from stripetwist.core.socks5 import (
@@ -36,6 +35,7 @@ from stripetwist.core.socks5 import (
     reply_code,
 )
 from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.zones import plain
 from stripetwist.net import relay
 from stripetwist.net.opener import Opener
 from stripetwist.net.relay import Parked

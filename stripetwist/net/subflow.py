@@ -162,7 +162,7 @@ class SubflowProtocol(Protocol):
     @property
     def window_decays(self) -> bool:
         """Whether its congestion window shrinks while it is idle: bbr keeps its own."""
-        return sockets.congestion_control(self.raw) not in ("", "bbr")
+        return sockets.congestion_control(self.raw) not in ("", sockets.BBR)
 
     @property
     def has_lost(self) -> bool:

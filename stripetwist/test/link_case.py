@@ -19,13 +19,13 @@ from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.link import Link
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.core.way import Way
+from stripetwist.core.zones import Address
 from stripetwist.net.acceptor import Acceptor
 from stripetwist.net.certificates import ServerCertificate, check_pair, make_certificate
 from stripetwist.net.checksum import table_driven
 from stripetwist.net.dialer import Dialer
 from stripetwist.net.ground import Ground, Store
 from stripetwist.net.keystore import KeyStore
-from stripetwist.net.path import Address
 from stripetwist.net.relay import Parked
 from stripetwist.net.tls import ServerCreator, TLSFactory
 from stripetwist.test.network import Network

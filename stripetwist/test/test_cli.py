@@ -271,6 +271,14 @@ class KeyTests(CliTestCase):
         self.assertIn("2999-12-31", self.out)
         self.assertNotIn(self.link.format().split(":")[2][:43], self.out)
 
+    def test_a_list_says_which_are_over(self) -> None:
+        """A key whose day has come is refused; the list says so."""
+        self.run_command("key", "add", "laptop", "--expires", "2999-12-31")
+        keys = self.folder / "keys.toml"
+        keys.write_text(keys.read_text().replace("2999", "2019"))
+        self.assertEqual(self.run_command("key", "list"), 0)
+        self.assertRegex(self.out, r"laptop .*2019-12-31.*, over")
+
     def test_a_revoked_key_is_gone_with_its_link(self) -> None:
         """The server's own link file stays: it says where the server is."""
         self.run_command("key", "add", "laptop")

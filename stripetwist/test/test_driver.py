@@ -7,6 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import ITransport
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core import frames
@@ -135,6 +136,22 @@ class Exit:
 
     def _cancel(self, answer: object) -> None:
         self.cancelled += 1
+
+
+class Lingering(Exit):
+    """An opener whose dials end some time after they were cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.endings: list[Deferred[ITransport]] = []
+
+    def open(self, request: OpenRequest) -> Deferred[ITransport]:
+        """See L{Opener.open}."""
+        return super().open(request).addErrback(self._linger)
+
+    def _linger(self, failure: Failure) -> Deferred[ITransport]:
+        self.endings.append(Deferred())
+        return self.endings[-1]
 
 
 def parked(clock: Clock, limit: int = 64 * KIB) -> BoundedTransport:
@@ -327,6 +344,26 @@ class OpenTests(DriverTestCase):
         self.run_for()
         self.assertEqual(target.ended, "reset")
         self.assertTrue(self.near.is_idle and self.far.is_idle)
+
+    def test_cancelled_but_not_done(self) -> None:
+        """A dial that takes its time to end counts as long as it does."""
+        slow = Lingering()
+        self.far.serve(slow, "laptop")
+        for opening in [self.ask().addErrback(lambda _: None) for _ in range(2)]:
+            opening.cancel()
+        refused = self.failureResultOf(self.ask(), OpenRefused).value
+        self.assertIs(refused.code, Code.TOO_MANY_STREAMS)
+        self.assertEqual((len(slow.asked), len(slow.endings)), (2, 2))
+        for ending in slow.endings:
+            ending.errback(CancelledError())
+        self.assertNoResult(self.ask())
+        self.assertEqual(len(slow.asked), 3)
+
+    def ask(self) -> Deferred[ITransport]:
+        """One open more, and the time for it to be refused."""
+        opening = self.near.open(WEB)
+        self.run_for()
+        return opening
 
     def test_stopped_while_reaching(self) -> None:
         """A stream that the session loses while it is being reached cancels its dial."""
@@ -561,8 +598,10 @@ class StoreTests(DriverTestCase):
         several[0].outgoing.add(-store.budget.limit // 4)
         store.check(several[0])
         self.assertEqual(told, ["release x", "hold x"])
-        store.leave(several[0])
-        self.assertEqual(told[:2], ["release x", "hold x"])
+        first = next(one for one in several if one.outgoing.stored > 1)
+        first.outgoing.add(-first.outgoing.stored)
+        store.leave(first)
+        self.assertEqual(told, ["release x", "hold x"] * 2)
 
 
 class ErrorTests(DriverTestCase):

@@ -1,6 +1,5 @@
 """L{stripetwist.net.path}: how many places a path has, and where they dial."""
 
-from dataclasses import replace
 from typing import Any
 
 from stripetwist.core.way import Way
@@ -214,9 +213,3 @@ class WayTests(PathTestCase):
         dialer = self.dial(ways=[Way(), Way(nic="eth0"), Way(nic="eth1")], subflows=2)
         self.network.run(1)
         self.assertEqual(len(self.up(dialer)), 3)
-
-    def test_limits(self) -> None:
-        """The table's numbers."""
-        limits = replace(self.limits)
-        self.assertEqual((limits.look_around, limits.rest_after), (2.0, 300.0))
-        self.assertEqual((limits.pings_doubted, limits.pings_missed), (2, 4))

@@ -21,6 +21,7 @@ from stripetwist.report import render
 from stripetwist.settings import ClientSettings, CommonSettings, ServerSettings
 from stripetwist.sources import Reader, options_of
 from stripetwist.test.documents import document, options_in
+from stripetwist.values import Advertised
 
 ROLES: dict[str, type[CommonSettings]] = {
     "stripe-client": ClientSettings,
@@ -104,7 +105,9 @@ class ReadmeTests(SynchronousTestCase):
         """The line that copies the link holds for any folder, and for an IPv6 address."""
         state = StateDirectory(Path("/srv/my state"), "server", {"HOME": "/nowhere"})
         link = Link("nobody", bytes(32), "2001:db8::7", 8443, (bytes(32),))
-        lines = vars(server_tap)["_greeting"](ServerSettings(), state, link, True)
+        settings = ServerSettings(advertise=Advertised("2001:db8::7", 8443))
+        lines = vars(server_tap)["_greeting"](settings, state, link, True)
+        self.assertIn("  address     2001:db8::7 port 8443 (--advertise)", lines)
         words = ["scp", "you@[2001:db8::7]:/srv/my state/server/client.link", "."]
         self.assertIn(words, [shlex.split(line) for line in lines])
 

@@ -292,7 +292,7 @@ class SubflowsTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Three subflows."""
         self.outbox = Outbox(LIMITS)
-        self.subflows = Subflows(self.outbox, LIMITS, Warmth(LIMITS, 100.0))
+        self.subflows = Subflows(self.outbox, LIMITS, Warmth(LIMITS, 100.0, lambda event: None))
         self.three = [Subflow(i, LIMITS, 100.0, 0.01 * i) for i in (1, 2, 3)]
         for subflow in self.three:
             self.subflows.add(subflow)

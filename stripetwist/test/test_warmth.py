@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.config import KIB, MIB, Limits
+from stripetwist.core.events import SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
 from stripetwist.core.subflow import NEVER, State, Subflow
 from stripetwist.core.warmth import Warmth
@@ -17,7 +18,8 @@ class WarmthTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """A session's, at 100 s, and a subflow 40 ms away."""
-        self.warmth = Warmth(LIMITS, 100.0)
+        self.told: list[SubflowWarm] = []
+        self.warmth = Warmth(LIMITS, 100.0, self.told.append)
         self.subflow = self.begun(0.04)
 
     def begun(self, rtt: float) -> Subflow:
@@ -42,7 +44,7 @@ class WarmthTests(SynchronousTestCase):
         total = self.pad(self.subflow, 100.1, 2)
         self.assertTrue(256 * KIB - HEADER_SIZE <= total <= 256 * KIB, total)
         self.assertEqual(self.subflow.tx.pad, total)
-        self.assertEqual((self.warmth.padding, self.warmth.opened), (set(), [1]))
+        self.assertEqual((self.warmth.padding, self.told), (set(), [SubflowWarm(1)]))
         self.assertEqual(self.pad(self.subflow, 101.0), 0)
 
     def test_payload_opens_it_as_well(self) -> None:
@@ -83,7 +85,7 @@ class WarmthTests(SynchronousTestCase):
 
     def test_off(self) -> None:
         """Nothing at all."""
-        self.warmth = Warmth(Limits(prewarm=0), 100.0)
+        self.warmth = Warmth(Limits(prewarm=0), 100.0, self.told.append)
         subflow = self.begun(0.04)
         self.warmth.watch(7, {1: subflow}, 100.1)
         self.assertEqual(self.pad(subflow, 100.1), 0)
