@@ -123,22 +123,25 @@ class Session:
         subflow = self._subflows.alive.get(subflow_id)
         if subflow is None:
             return
-        came = subflow.parser.feed(data)
-        self._act_on(subflow, came, now)
-        if self.closed:
-            return
-        calls = subflow.parser.inside_frame or any(f[0] not in frames.QUIET for f in came)
-        subflow.heard(now, calls)
+        calls = subflow.parser.inside_frame
+        if came := subflow.parser.feed(data):
+            calls = self._act_on(subflow, came, now)
+            if self.closed:
+                return
+        subflow.heard(now, calls or subflow.parser.inside_frame)
         self._owes_from = min(self._owes_from, subflow.owes_from)
         if subflow.parser.error is not None:
             raise subflow.parser.error
         if self._outbox.is_overfull:
             raise ProtocolError(Code.LIMIT, "it makes us owe too many control frames")
 
-    def _act_on(self, subflow: Subflow, came: list[Frame], now: float) -> None:
+    def _act_on(self, subflow: Subflow, came: list[Frame], now: float) -> bool:
+        """Handle frames; whether any of them calls for an acknowledgement."""
+        calls = False
         rest = iter(came)
         for frame in rest:
             kind = frame[0]
+            calls = calls or kind not in frames.QUIET
             if kind == frames.PAD:
                 subflow.rx.pad += HEADER_SIZE + frame[6]
                 continue
@@ -152,7 +155,8 @@ class Session:
                 subflow.parser.take_back([frame, *rest])
                 raise
             if self.closed:
-                return
+                break
+        return calls
 
     def pollable(self, now: float) -> Iterator[int]:
         """

@@ -118,7 +118,6 @@ class Subflow:
         self._draining = False
         self._reprieve = 0.0
         self._reprieved = False
-        self._acked_back = 0
         self.owes_from = NEVER
         self._ack_wanted = False
         self._ping_wanted = False
@@ -305,9 +304,6 @@ class Subflow:
             smoothed = self.rtt.smoothed if self.rtt.smoothed is not None else 1.0
             wait = max(limits.ack_delay_floor, min(limits.ack_delay, smoothed / 4))
             self.owes_from = min(self.owes_from, now + wait)
-        owed = self.parser.parsed - self._acked_back
-        if owed >= min(512 * 1024, max(64 * 1024, int(self.rate / 100))):
-            self.owes_from = now
 
     def ping_came(self, stamp: int, now: float) -> None:
         """A PING is to be answered; only the latest is, so a flood owes us one frame."""
@@ -329,7 +325,6 @@ class Subflow:
         if self._ack_wanted:
             held = _ticks16(now - self.last_heard)
             out.append(frames.pack(frames.ACK, aux=held, offset=self.parser.parsed))
-            self._acked_back = self.parser.parsed
             self._ack_wanted = False
         if self._pong is not None:
             stamp, came = self._pong

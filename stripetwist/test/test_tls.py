@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
+from typing import Any
 from unittest.mock import patch
 
 from cryptography import x509
@@ -396,8 +397,35 @@ class FactoryTests(TLSTestCase):
     def test_writes_at_once(self) -> None:
         """No layer gathers what is written for a later turn."""
         pair = connected(ClientCreator(self.link, LABEL), self.certificate, self.link)
-        self.assertIs(type(pair.client.transport), TLSMemoryBIOProtocol)
-        self.assertIs(type(pair.server.transport), TLSMemoryBIOProtocol)
+        for end in (pair.client, pair.server):
+            pieces = self.pieces_of(end)
+            end.transport.write(b"a")
+            end.transport.write(b"b")
+            self.assertEqual(len(pieces), 2)
+
+    def pieces_of(self, end: Peer) -> list[bytes]:
+        """What it writes from now on, in the pieces that the transport below gets."""
+        pieces: list[bytes] = []
+        below: Any = end.transport.transport
+        below.write = pieces.append
+        return pieces
+
+    def test_a_batch_is_one_piece(self) -> None:
+        """However many records it makes, what is below gets it at once."""
+        pair = connected(ClientCreator(self.link, LABEL), self.certificate, self.link)
+        pieces = self.pieces_of(pair.client)
+        pair.client.transport.write(bytes(65_536))
+        self.assertEqual([len(piece) // 1024 for piece in pieces], [64])
+        pair.server.transport.dataReceived(pieces[0])
+        self.assertEqual(pair.server.received[-65_536:], bytes(65_536))
+
+    def test_a_connection_that_has_failed_takes_nothing(self) -> None:
+        """What OpenSSL makes of a write to it ends the connection; nobody is hurt."""
+        pair = connected(ClientCreator(self.link, LABEL), self.certificate, self.link)
+        pair.client.transport.dataReceived(b"not a record of this connection")
+        pair.client.transport.write(b"too late")
+        below: Any = pair.client.transport.transport
+        self.assertTrue(below.disconnecting)
 
     def test_declined(self) -> None:
         """A factory that declines a connection has it declined."""
