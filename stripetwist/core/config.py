@@ -32,6 +32,14 @@ class Limits:
     # subflows, of one session
     subflows: int = 6
     max_subflows: int = 64
+    grow_most: int = 32
+    grow_look: float = 0.5
+    grow_span: float = 1.0
+    grow_rounds: int = 5
+    grow_again: float = 30.0
+    grow_again_most: float = 600.0
+    grow_forget: float = 60.0
+    leave_after: float = 2.0
 
     # the server port
     max_unauthenticated: int = 256

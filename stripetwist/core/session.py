@@ -96,6 +96,12 @@ class Session:
         if not self._subflows.alive:
             self._alone_since = now
 
+    def drain(self, subflow_id: int, now: float) -> None:
+        """A connection is to be closed soon: nothing new is to go onto it, either way."""
+        if (subflow := self._subflows.alive.get(subflow_id)) is not None:
+            subflow.ask_to_drain(now)
+            self._subflows.recovered(subflow)
+
     def drained(self, subflow_id: int) -> None:
         """All that was given to a connection has left this process."""
         if (subflow := self._subflows.alive.get(subflow_id)) is not None:
@@ -167,6 +173,17 @@ class Session:
         if now >= self._warmth.until:
             self._watch_use(now)
         return self._subflows.pollable(now)
+
+    @property
+    def moved(self) -> int:
+        """Payload bytes that went either way so far."""
+        return self._subflows.moved
+
+    @property
+    def rtt(self) -> float | None:
+        """The shortest of its subflows' round trips, in seconds; C{None} if none is known."""
+        known = [s.rtt.smoothed for s in self._subflows.alive.values() if s.rtt.smoothed]
+        return min(known, default=None)
 
     def _watch_use(self, now: float) -> None:
         moved = self._subflows.moved + self._streams.counters["opened"]

@@ -121,6 +121,7 @@ class Subflow:
         self.owes_from = NEVER
         self._ack_wanted = False
         self._ping_wanted = False
+        self._drain_wanted = False
         self._pong: tuple[int, float] | None = None
         self.asked_at = now
         self.pings_missed = 0
@@ -335,6 +336,11 @@ class Subflow:
             out.append(frames.pack(frames.PING, offset=int(now / TICK)))
         if out:
             self.wrote_quiet(len(out))
+        if self._drain_wanted:
+            self._drain_wanted = False
+            self.wrote(HEADER_SIZE, None, now)
+            self.tx.overhead += HEADER_SIZE
+            out.append(frames.pack(frames.SUBFLOW_DRAIN))
         return out
 
     # ---- liveness
@@ -375,10 +381,16 @@ class Subflow:
         self.owes_from = now
 
     def drain(self) -> None:
-        """The peer wants nothing new on it."""
+        """One side wants nothing new on it."""
         self._draining = True
         if self.state is State.ACTIVE:
             self.state = State.DRAINING
+
+    def ask_to_drain(self, now: float) -> None:
+        """Carry nothing new, and have the peer do so too."""
+        self.drain()
+        self._drain_wanted = True
+        self.owes_from = now
 
     def ping_at(self, in_use: bool) -> float:
         """When its silence calls for a PING."""

@@ -46,6 +46,7 @@ class Subflows:
         self._dead: dict[int, Ledger[Chunk | Control]] = {}
         self._ended: dict[int, None] = {}
         self._shortest = NEVER
+        self._moved_before = 0
 
     def add(self, subflow: Subflow) -> None:
         """
@@ -61,14 +62,15 @@ class Subflows:
 
     @property
     def moved(self) -> int:
-        """Payload bytes that went either way, over those that live."""
-        return sum(s.tx.first + s.rx.first for s in self.alive.values())
+        """Payload bytes that went either way so far."""
+        return self._moved_before + sum(map(_moved, self.alive.values()))
 
     def remove(self, subflow_id: int) -> Subflow | None:
         """One is lost; what was on it is queued for the healthy ones, if there are any."""
         subflow = self.alive.pop(subflow_id, None)
         if subflow is None:
             return None
+        self._moved_before += _moved(subflow)
         self.healthy.discard(subflow_id)
         self._warmth.padding.discard(subflow_id)
         self._end(subflow_id)
@@ -208,9 +210,9 @@ class Subflows:
             return False
         if not subflow.is_slow(now):
             return True
-        others = (self.alive[i] for i in self.healthy)
-        rate = sum(other.rate for other in others if not other.is_slow(now))
-        return subflow.rate >= self._limits.slow_share * rate
+        others = [self.alive[i] for i in self.healthy]
+        rates = [other.rate for other in others if not other.is_slow(now)]
+        return subflow.rate * len(rates) >= self._limits.slow_share * sum(rates)
 
     def takes_data(self, subflow: Subflow) -> bool:
         """Whether there are stream bytes that it should carry."""
@@ -298,6 +300,10 @@ class Subflows:
             }
             for s in self.alive.values()
         ]
+
+
+def _moved(subflow: Subflow) -> int:
+    return subflow.tx.first + subflow.rx.first
 
 
 def _is_faster(subflow: Subflow, rtt: float) -> bool:

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTCP
 from twisted.logger import Logger
 
 from stripetwist.core.errors import Code, OpenRefused, ProtocolError
+from stripetwist.core.growth import Growth
 from stripetwist.core.handshake import Established, Intent, Membership
 from stripetwist.core.link import Link
 from stripetwist.core.session import Session
@@ -84,6 +85,8 @@ class Dialer(Service):
         self._used_at = self.clock.seconds()
         self._rests = False
         self._looking: IDelayedCall | None = None
+        self._growth = Growth(self.limits, self._used_at)
+        self._growing: IDelayedCall | None = None
         self.paths = [Path(self, way) for way in ways]
         self._fresh_session()
 
@@ -92,7 +95,7 @@ class Dialer(Service):
     def startService(self) -> None:
         """Dial: two places at once, the others a little later."""
         super().startService()
-        self._fit(self.limits.subflows)
+        self._fit(self._growth.count)
         self._look_around()
 
     def stopService(self) -> Deferred[None]:
@@ -103,8 +106,9 @@ class Dialer(Service):
         if self.driver is not None:
             self.driver.close(Code.GOING_AWAY, "the client was stopped")
         self._waiters.dismiss()
-        if self._looking is not None and self._looking.active():
-            self._looking.cancel()
+        for call in (self._looking, self._growing):
+            if call is not None and call.active():
+                call.cancel()
         for place in self.places:
             place.stop()
         self._check_stopped()
@@ -158,7 +162,22 @@ class Dialer(Service):
         self._used_at = self.clock.seconds()
         if self._rests:
             self._rests = False
-            self._fit(self.limits.subflows)
+            self._fit(self._growth.count)
+        if self._growing is None and self.limits.grow_most > self.limits.subflows:
+            self._grow()
+
+    def _grow(self) -> None:
+        """Have more subflows while that brings more; look now and then while there is use."""
+        self._growing = None
+        now, driver, before = self.clock.seconds(), self.driver, self._growth.count
+        if driver is not None and driver.session.rtt is not None:
+            self._growth.look(driver.session.moved, driver.session.rtt, now)
+        if self._rests or self._stopped is not None:
+            return
+        if self._growth.count != before:
+            self._fit(self._growth.count)
+        if now - self._used_at < 2 * self.limits.grow_forget:
+            self._growing = self.clock.callLater(self.limits.grow_look, self._grow)
 
     def _doubted(self, subflow_id: int) -> None:
         """A subflow answers nothing: have another ready."""

@@ -143,6 +143,11 @@ class SessionDriver:
             self._poll_one(subflow_id, self._clock.seconds())
             self.turn()
 
+    def drain(self, subflow_id: int) -> None:
+        """A connection is to be closed soon: have both sides put nothing new onto it."""
+        self.session.drain(subflow_id, self._clock.seconds())
+        self.turn()
+
     def connection_lost(self, subflow_id: int) -> None:
         """A connection is gone."""
         if self.connections.pop(subflow_id, None) is not None:

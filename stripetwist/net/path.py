@@ -83,7 +83,7 @@ class Path:
         """
         wanted = self.wanted
         for place in sorted(wanted, key=_is_up)[: max(0, len(wanted) - count)]:
-            place.stop()
+            place.leave()
         return [self._add() for _ in range(count - len(wanted))]
 
     def _add(self) -> Place:

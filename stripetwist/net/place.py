@@ -324,6 +324,15 @@ class Place:
 
     # ---- the end
 
+    def leave(self) -> None:
+        """Dial no more, and end what there is once all that is on its way has arrived."""
+        if self._driver is None or self._up_since is None:
+            self.stop()
+            return
+        self.is_stopped = True
+        self._driver.drain(self.last_id)
+        self._set_timer(self._dialer.limits.leave_after, self.stop)
+
     def stop(self) -> None:
         """Dial no more, and end what there is."""
         self.is_stopped = True

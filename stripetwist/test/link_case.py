@@ -134,7 +134,7 @@ class LinkTestCase(SynchronousTestCase):
     After each test both are stopped, and nothing of either may be left.
     """
 
-    limits = Limits(max_memory=16 * MIB, subflows=3, prewarm=0)
+    limits = Limits(max_memory=16 * MIB, subflows=3, grow_most=3, prewarm=0)
 
     def setUp(self) -> None:
         self.network = Network()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from stripetwist.core.config import KIB
 from stripetwist.core.way import Way
 from stripetwist.net import sockets
 from stripetwist.net.dialer import Dialer
@@ -70,9 +71,61 @@ class RestTests(PathTestCase):
         dialer = self.dial(ways=[Way(), Way(bind="10.0.0.2")], subflows=5)
         self.network.run(0.5)
         self.assertEqual([len(path.places) for path in dialer.paths], [3, 2])
-        self.network.run(303, 0.1)
+        self.network.run(305, 0.1)
         self.assertEqual([len(path.places) for path in dialer.paths], [1, 1])
         self.assertEqual(len(self.up(dialer)), 2)
+
+
+class GrowTests(PathTestCase):
+    """More subflows are tried, and given up again where they bring nothing."""
+
+    def test_there_and_back(self) -> None:
+        """Nothing that was on them is lost, nor sent twice."""
+        self.network.delay = 0.05
+        dialer, _ = self.connected(subflows=2, grow_most=8)
+        opening = dialer.when_up().addCallback(lambda opener: opener.open(WEB))
+        self.network.run(0.3)
+        stream: Any = self.successResultOf(opening)
+        (target,) = self.exit.targets
+        most = 0
+        for _ in range(110):
+            stream.write(bytes(20 * KIB))
+            self.network.run(0.05, 0.01)
+            target.drain()
+            most = max(most, len(dialer.places))
+        self.assertEqual(most, 4)
+        self.network.run(2, 0.05)
+        self.assertEqual(len(self.up(dialer)), 2)
+        self.assertEqual(len(self.network.dials), 4)
+        target.drain()
+        self.assertEqual(len(target.sent), 110 * 20 * KIB)
+        driver: Any = dialer.driver
+        traffic = [subflow["tx"] for subflow in driver.snapshot()["subflows"]]
+        self.assertEqual(sum(one["copy"] for one in traffic), 0)
+        stream.loseConnection()
+        self.network.run(0.5)
+
+    def test_both_sides_know(self) -> None:
+        """What is to go carries nothing new in either direction, and is there for a while yet."""
+        dialer, acceptor = self.connected()
+        place = dialer.places[-1]
+        place.leave()
+        self.network.run(0.1)
+        (member,) = acceptor.door.sessions.values()
+        for driver in (dialer.driver, member.driver):
+            assert driver is not None
+            states = {one["id"]: one["state"] for one in driver.snapshot()["subflows"]}
+            self.assertEqual(states, {1: "active", 2: "active", 3: "draining"})
+        self.network.run(self.limits.leave_after)
+        self.assertEqual(self.up(dialer), [1, 2])
+
+    def test_what_is_not_up_need_not_drain(self) -> None:
+        """It goes at once."""
+        self.network.silent.add(PORT)
+        dialer = self.dial()
+        self.network.run(0.1)
+        dialer.places[-1].leave()
+        self.assertEqual(len(dialer.places), 2)
 
 
 class DoubtTests(PathTestCase):

@@ -74,7 +74,7 @@ class ReadmeTests(SynchronousTestCase):
         waits = limits.session_timeout * limits.acceptor_grace
         self.assertIn(f"({limits.session_timeout:g} seconds; the server waits {waits:g})", words)
         self.assertIn(f"waits for its streams, {limits.drain_timeout:g} seconds at most", words)
-        self.assertIn(f"``--subflows auto`` is {limits.subflows}.", words)
+        self.assertIn(f"has {limits.subflows}, and up to {limits.grow_most} where", words)
 
     def test_every_command_has_the_options_it_shows(self) -> None:
         """Each line that starts a role can be read by that role."""

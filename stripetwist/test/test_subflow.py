@@ -314,6 +314,17 @@ class SubflowsTests(SynchronousTestCase):
             if subflow_id == 1:
                 self.subflows.remove(1)
 
+    def test_slow_is_who_is_slow_beside_each_of_the_others(self) -> None:
+        """A small share of many is no reason to rest: on a lossy line all are slow by turns."""
+        for number in range(4, 33):
+            self.subflows.add(Subflow(number, LIMITS, 100.0, 0.1))
+        for subflow in self.subflows.alive.values():
+            subflow.rate, subflow._rated_at = 150e3, 100.0
+        one = self.subflows.alive[32]
+        for rate, carries in ((50e3, True), (8e3, True), (7e3, False)):
+            one.rate = rate
+            self.assertEqual(self.subflows.carries(one, 100.0), carries, rate)
+
     def test_the_quickest_is_asked_first(self) -> None:
         """Control has no time to lose."""
         self.outbox.put(b"x" * 20)
