@@ -21,6 +21,7 @@ from stripetwist.net.keystore import KeyStore
 from stripetwist.net.listening import listen
 from stripetwist.net.opener import Witness
 from stripetwist.net.resolver import Resolver, daemon_threads
+from stripetwist.net.speed import SpeedOpener
 from stripetwist.net.tls import ServerCreator, TLSFactory
 
 _LOOK_EVERY = 2.0
@@ -62,7 +63,7 @@ class Server(MultiService):
         # Never targets: where this process listens.
         guard = Guard(policy, lambda: self._own_addresses, self._policy_of_key)
         self.exit = DirectExit(reactor, clock, self._resolver, guard, limits)
-        self.witness = Witness(self.exit)
+        self.witness = Witness(SpeedOpener(self.exit, clock))
         self.acceptor = Acceptor(ground, keys, self.witness)
         self._watch = LoopingCall(self._look_on)
         self._watch.clock = clock

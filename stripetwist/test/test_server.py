@@ -15,6 +15,7 @@ from stripetwist.net.dialer import Dialer
 from stripetwist.net.files import StartupError
 from stripetwist.net.keyfile import Key
 from stripetwist.net.server import Server
+from stripetwist.net.speed import NAME
 from stripetwist.net.tls import ServerCreator
 from stripetwist.test.link_case import PORT, LinkTestCase, Scripts, certificate
 
@@ -83,6 +84,21 @@ class ReachTests(ServerTestCase):
         stream.abortConnection()
         self.network.run(0.2)
         self.assertTrue(self.server.is_idle())
+
+    def test_speed(self) -> None:
+        """The source inside the server is reached whatever the policies allow."""
+        self.keys.insert(Key("narrow", bytes(32), "client", allow=("10.0.0.0/8",)))
+        dialer = self.up(replace(self.link, key_id="narrow", secret=bytes(32)))
+        stream = self.successResultOf(self.opened(NAME, 19, dialer))
+        got: list[bytes] = []
+        stream.protocol.dataReceived = got.append
+        stream.resumeProducing()
+        self.network.run(0.05)
+        self.assertGreater(sum(map(len, got)), 65_536)
+        stream.abortConnection()
+        self.network.run(0.2)
+        self.assertTrue(self.server.is_idle())
+        self.refusal(self.opened(NAME, 80, dialer), Code.REFUSED_BY_TARGET)
 
     def test_never_itself(self) -> None:
         """Its own port is no target, not even while it is being closed (T-X2-6)."""
