@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -18,9 +18,12 @@ from twisted.application.service import IServiceCollection
 from twisted.scripts import twistd
 from twisted.scripts._twistd_unix import UnixApplicationRunner
 
-from stripetwist import __version__
+from stripetwist import __version__, bench, demo, foreground
+from stripetwist.bars import Screen
+from stripetwist.bench import Bench, BenchSettings
 from stripetwist.core.errors import StripetwistError, printable
 from stripetwist.core.link import UNKNOWN_HOST
+from stripetwist.demo import Demo, DemoSettings
 from stripetwist.net.asking import ControlError, NobodyThereError, ask
 from stripetwist.net.files import StartupError, shown
 from stripetwist.net.keyfile import Key, parse_expiry
@@ -35,6 +38,7 @@ from stripetwist.net.links import (
 )
 from stripetwist.net.state import StateDirectory, find_control_sockets
 from stripetwist.net.users import add_user
+from stripetwist.options import verb_settings
 from stripetwist.report import render
 from stripetwist.sources import nearest, show, variable_of
 
@@ -47,6 +51,8 @@ Usage: stripetwist COMMAND [...]
   client ...              run stripe-client in the foreground; client --help lists its options
   server ...              run stripe-server in the foreground; server --help lists its options
   status [--json]         show every client and server of this user that runs here
+  demo [--seconds N]      see striping work, on this machine alone: one connection against 16
+  bench ...               measure it on the way to your server; bench --help lists its options
   key add NAME [--agent] [--expires DATE]
                           make a key and its link, for one more client or agent of the server
   key show NAME           print a key's link, which is a password
@@ -138,6 +144,29 @@ def run_in_foreground(role: str, words: list[str]) -> int:
     finally:
         sys.argv, sys.stdout, sys.stderr = before
     return max(codes, default=0)
+
+
+# ---- demo, bench
+
+
+def _demo(words: list[str]) -> int:
+    settings = verb_settings("demo", DemoSettings, demo.ABOUT, words, os.environ)
+    screen = Screen(sys.stdout, os.environ)
+    return _on_reactor(lambda reactor: Demo(reactor, screen, settings.seconds).run())
+
+
+def _bench(words: list[str]) -> int:
+    settings = verb_settings("bench", BenchSettings, bench.ABOUT, words, os.environ)
+    screen = Screen(sys.stdout, os.environ)
+    return _on_reactor(lambda reactor: Bench(reactor, screen, settings).run())
+
+
+def _on_reactor(work: Callable[[Any], Coroutine[Any, Any, None]]) -> int:
+    """Do what needs the reactor, which this makes."""
+    from twisted.internet import reactor  # noqa: TID251 - a command's privilege
+
+    foreground.run(reactor, lambda: work(reactor))
+    return 0
 
 
 # ---- status
@@ -351,6 +380,8 @@ _Verbs = Mapping[str, _Verb]
 _VERBS: _Verbs = {
     "client": partial(run_in_foreground, "stripe-client"),
     "server": partial(run_in_foreground, "stripe-server"),
+    "demo": _demo,
+    "bench": _bench,
     "status": _status,
     "key": _key,
     "passwd": _passwd,

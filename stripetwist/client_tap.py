@@ -1,6 +1,7 @@
 """C{twistd stripe-client}: a SOCKS5 port whose streams are striped to a server."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import IService
@@ -54,7 +55,10 @@ def _make(settings: ClientSettings, reactor: Any) -> IService:
     ground = ground_for(reactor, settings.limits(), settings.congestion)
     own: Server | None = None
     if link is None:
-        own, link = _own_server(reactor, ground, settings)
+        # It reaches what this machine does, unless others may use the proxy port.
+        reaches = ("internet", "lan", "localhost") if settings.socks.is_local else ("internet",)
+        own, link = own_server(reactor, ground, reaches)
+        own.witness.targets = settings.log_targets
     client = Client(reactor, ground, link, settings.paths)
     client.wants_bbr = settings.congestion == AUTO
     client.opener.targets = settings.log_targets
@@ -90,17 +94,15 @@ def _users(reactor: Any, ground: Ground, settings: ClientSettings) -> Users | No
     return Users(settings.users, ground.clock, Threads(reactor))
 
 
-def _own_server(reactor: Any, ground: Ground, settings: ClientSettings) -> tuple[Server, Link]:
+def own_server(reactor: Any, ground: Ground, reaches: Sequence[str]) -> tuple[Server, Link]:
     """
     The server side in this process: the same services, with keys that live in memory only.
 
-    It reaches what this machine does, unless others may use the proxy port.
+    @param reaches: its policy.
     """
     keys = KeyStore(None)
     certificate = check_pair(*make_certificate())
-    reaches = ("internet", "lan", "localhost") if settings.socks.is_local else ("internet",)
     server = Server(reactor, ground, keys, Policy(reaches), ServerCreator(certificate))
-    server.witness.targets = settings.log_targets
     port: Any = server.listen(Address(_LOOPBACK, 0), "--server loopback:")
     key = next(key for key in keys.keys() if key.role == "client")  # noqa: SIM118
     return server, Link(key.id, key.secret, _LOOPBACK, port.getHost().port, (certificate.pin,))

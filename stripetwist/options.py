@@ -4,7 +4,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from twisted.python import usage
 from twisted.scripts import twistd
@@ -138,6 +138,39 @@ def help_text(options: RoleOptions[Any]) -> str:
         lines += _option_help(one)
     lines += ["  --help, --version", "      Print this help, or the version, and exit."]
     return "\n".join([*lines, "", *_wrapped(_FOOTER.format(role=role), ""), ""])
+
+
+class _Settings(Protocol):
+    """What a verb can be told."""
+
+    def complaint(self) -> str:
+        """Why these values make no sense together, or nothing."""
+
+
+V = TypeVar("V", bound=_Settings)
+
+
+def verb_settings(
+    verb: str, kind: type[V], about: str, words: Sequence[str], environ: Mapping[str, str]
+) -> V:
+    """
+    What a verb of C{stripetwist} was told; C{--help} prints what that can be, and ends.
+
+    @raise StartupError: one sentence on the first thing that is wrong.
+    """
+    role = f"stripetwist {verb}"
+    if "--help" in words or "-h" in words:
+        lines = [f"Usage: {role} [options]", "", *_wrapped(about, ""), "", "Options:"]
+        for one in options_of(kind).values():
+            lines += _option_help(one)
+        lines += ["  --help", "      Print this help and exit."]
+        sys.stdout.write("\n".join([*lines, ""]))
+        raise SystemExit(0)
+    settings = Reader(role, kind, _elsewhere(kind)).read(words, environ)
+    complaint = settings.complaint()
+    if complaint:
+        raise StartupError(complaint)
+    return settings
 
 
 def _option_help(one: Option) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -95,6 +95,12 @@ def option(
 def flag(name: str, doc: str) -> Any:
     """The field of a settings class that an option without a value fills."""
     return option(name, "", boolean, False, doc, kinds=(bool,))
+
+
+def same_option(settings: type, name: str, **other: Any) -> Any:
+    """The field that an option of another settings class fills; C{other} is what differs."""
+    declared = replace(options_of(settings)[name], **other)
+    return field(default=declared.default, repr=not declared.secret, metadata={"option": declared})
 
 
 def options_of(settings: type) -> dict[str, Option]:

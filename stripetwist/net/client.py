@@ -6,6 +6,7 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from stripetwist.core.address import Address
@@ -13,6 +14,8 @@ from stripetwist.core.link import Link
 from stripetwist.core.way import Way
 from stripetwist.net import sockets
 from stripetwist.net.dialer import Dialer
+from stripetwist.net.driver import SessionDriver
+from stripetwist.net.files import StartupError
 from stripetwist.net.ground import Ground
 from stripetwist.net.listening import listen
 from stripetwist.net.opener import SessionOpener, Witness
@@ -21,6 +24,19 @@ from stripetwist.net.socks import SocksFactory
 
 # Told once all subflows are up, or with what there is after this long.
 _TELL_AFTER = 2.0
+_LOOK_EVERY = 0.05
+
+
+def way_of(driver: SessionDriver, now: float) -> tuple[float, str]:
+    """
+    How far the peer of a session that is up is away, and what paces what we send there.
+
+    @return: the least round trip, in seconds; the congestion control, empty where unknown.
+    """
+    subflows: Any = driver.session.snapshot(now)["subflows"]
+    rtt = min((one["rtt"] for one in subflows if one["rtt"] is not None), default=0.0)
+    first: Any = next(iter(driver.connections.values()))
+    return rtt, sockets.congestion_control(first.raw)
 
 
 class Client(MultiService):
@@ -93,10 +109,7 @@ class Client(MultiService):
         if driver is None or not driver.connections or self._told:
             return
         self._told = True
-        subflows: Any = driver.session.snapshot(self._ground.clock.seconds())["subflows"]
-        rtt = min((one["rtt"] for one in subflows if one["rtt"] is not None), default=0.0)
-        first: Any = next(iter(driver.connections.values()))
-        pace = sockets.congestion_control(first.raw)
+        rtt, pace = way_of(driver, self._ground.clock.seconds())
         if pace not in ("", sockets.BBR) and self.wants_bbr:
             pace += " (bbr cannot be had here)"
         self._say(
@@ -120,6 +133,26 @@ class Client(MultiService):
 
     def _say(self, line: str) -> None:
         self.log.info("{line}", line=line)
+
+    # ---- who waits for it
+
+    async def up(self, patience: float) -> SessionDriver:
+        """
+        The session, with all its subflows or those that are up after C{patience} seconds.
+
+        @raise StartupError: there is none, or the first dial has failed.
+        """
+        clock, dialer = self._ground.clock, self.dialer
+        until = clock.seconds() + patience
+        while clock.seconds() < until:
+            if dialer.driver is not None and len(dialer.driver.connections) >= dialer.wanted:
+                return dialer.driver
+            if dialer.last_error and not dialer.is_alive():
+                break
+            await deferLater(clock, _LOOK_EVERY)
+        if dialer.driver is None or not dialer.is_alive():
+            raise StartupError(dialer.last_error or f"{self._link.address} does not answer")
+        return dialer.driver
 
     # ---- while it runs
 

@@ -74,7 +74,7 @@ class MainTests(CliTestCase):
         """Without anything it is help."""
         for words in ((), ("--help",), ("-h",)):
             self.assertEqual(self.run_command(*words), 0)
-            for verb in ("client", "server", "status", "key add", "passwd"):
+            for verb in ("client", "server", "status", "demo", "bench", "key add", "passwd"):
                 self.assertIn(f"\n  {verb} ", self.out)
             self.assertLess(max(map(len, self.out.splitlines())), 101)
         self.assertEqual(self.run_command("--version"), 0)
@@ -91,10 +91,13 @@ class MainTests(CliTestCase):
         self.assert_refused("unrecognized arguments: --js", "status", "--js")
         self.assert_refused("required: NAME", "key", "add")
         self.assert_refused("required: FILE, USER", "passwd")
+        self.assert_refused("did you mean --seconds?", "demo", "--second", "9")
+        self.assert_refused("there is no server to measure", "bench")
 
     def test_each_verb_has_its_help(self) -> None:
         """Which ends well."""
-        for words in (("status",), ("passwd",), ("key",), ("key", "add"), ("key", "list")):
+        verbs = ("status", "demo", "bench", "passwd", "key")
+        for words in (*((verb,) for verb in verbs), ("key", "add"), ("key", "list")):
             self.assertEqual(self.run_command(*words, "--help"), 0)
             self.assertIn("sage: stripetwist", self.out)
 

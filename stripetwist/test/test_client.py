@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from stripetwist.core.address import Address
 from stripetwist.core.policy import Policy
 from stripetwist.core.way import Way
@@ -103,6 +105,26 @@ class UseTests(ClientTestCase):
         program = self.program()
         self.assertEqual(program.got[:4], b"\x05\x00\x05\x05")
         self.network.ports[80] = listening
+
+    def test_who_waits_for_all_of_it(self) -> None:
+        """The session comes with all its subflows, or with those that are up in time."""
+        self.start()
+        driver = self.successResultOf(Deferred.fromCoroutine(self.client.up(10)))
+        self.assertEqual(len(driver.connections), self.client.dialer.wanted)
+        next(iter(driver.connections.values())).abort()
+        self.network.run(0)
+        waiting = Deferred.fromCoroutine(self.client.up(0.01))
+        self.network.run(0.1)
+        self.assertIs(self.successResultOf(waiting), driver)
+
+    def test_who_waits_in_vain(self) -> None:
+        """The first dial that fails tells why."""
+        listening = self.network.ports.pop(PORT)
+        self.start()
+        waiting = Deferred.fromCoroutine(self.client.up(10))
+        self.network.run(0.2)
+        self.assertIn("refuses", str(self.failureResultOf(waiting, StartupError).value))
+        self.network.ports[PORT] = listening
 
     def test_before_the_session(self) -> None:
         """A program that is early waits for the session."""

@@ -11,7 +11,9 @@ from pkgutil import iter_modules
 from twisted.trial.unittest import SynchronousTestCase
 
 import stripetwist
-from stripetwist import server_tap
+from stripetwist import demo, server_tap
+from stripetwist.bars import Row, bars
+from stripetwist.bench import BenchSettings
 from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.link import Link
 from stripetwist.core.policy import Policy
@@ -27,11 +29,13 @@ ROLES: dict[str, type[CommonSettings]] = {
     "stripe-client": ClientSettings,
     "stripe-server": ServerSettings,
 }
+VERBS = (*ROLES.values(), BenchSettings)
 UNITS = {"KiB": KIB, "MiB": MIB, "s": 1, "": 1}
 METHODS = ["Room.may_go_on", "SendBuffer.may_cut", "Session.poll"]
 METHODS += ["RelayEnd.dataReceived", "ReceiveWindow.take"]
 FOLDERS = {"``stripetwist/core/``": ".core", "``stripetwist/net/``": ".net", "``stripetwist/``": ""}
 
+_EIGHTHS = re.compile("[▏▎▍▌▋▊▉]")
 _LIMIT = re.compile(r"^([a-z_]+) {2,}([0-9.]+)(?: (\S+))? {2,}\S", re.MULTILINE)
 
 
@@ -88,7 +92,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_every_option_is_one(self) -> None:
         """Of those in double backquotes, each belongs to some command."""
-        known = {f"--{name}" for kind in ROLES.values() for name in options_of(kind)}
+        known = {f"--{name}" for kind in VERBS for name in options_of(kind)}
         known |= {"--pidfile", "--json"}
         self.assertLessEqual(set(re.findall(r"``(--[a-z-]+)", self.text)), known)
 
@@ -135,6 +139,19 @@ class ReadmeTests(SynchronousTestCase):
         shown = self.block("client  pid")
         self.assertEqual(shown[2].split(), made[2].split())
         self.assertEqual(shown[0].split("  ")[2:], made[0].split("  ")[2:])
+
+    def test_what_the_demonstration_prints(self) -> None:
+        """Word for word, with bars that fit the numbers as far as these are told."""
+        *words, plain, striped, end = self.block("Two downloads side by side")
+        self.assertEqual(words, [*demo.introduction(demo.LINE)])
+        rates = [float(one) * 1e6 / 8 for one in re.findall(r"([0-9.]+) Mbit/s", plain + striped)]
+        self.assertEqual(end, demo.conclusion(*rates))
+        names = (demo.PLAIN, demo.STRIPED)
+        rows = [Row(*row) for row in zip(names, rates, rates, strict=True)]
+        full = demo.LINE.rate * demo.SUBFLOWS
+        made = bars(rows, full, len(striped), True)
+        for shown, line in zip((plain, striped), made, strict=True):
+            self.assertEqual(_EIGHTHS.sub(" ", shown), _EIGHTHS.sub(" ", line))
 
     def test_what_is_said_of_a_refusal(self) -> None:
         """The sentence that the default policy makes, and that a user adds to."""
