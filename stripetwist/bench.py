@@ -1,10 +1,11 @@
 """C{stripetwist bench}: one connection against several, on the way to a server."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TextIO
 
 from twisted.application.service import MultiService
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from stripetwist.bars import Row, Screen, times
@@ -19,6 +20,7 @@ from stripetwist.net.instance import ground_for
 from stripetwist.net.keystore import read_link
 from stripetwist.net.meter import Giver, Meter, Taker
 from stripetwist.net.speed import SINK, SOURCE
+from stripetwist.options import verb_settings
 from stripetwist.settings import ClientSettings, CommonSettings
 from stripetwist.sources import flag, option, same_option
 from stripetwist.values import LOOPBACK, Server, seconds
@@ -52,7 +54,8 @@ class BenchSettings:
         ClientSettings,
         "server",
         metavar="LINK|FILE",
-        doc="Measure the way to the server that a link names, or a link in a file.",
+        doc="Measure the way to the server that a link names, or a link in a file "
+        "(default $STRIPETWIST_SERVER).",
     )
     subflows: int | None = same_option(ClientSettings, "subflows")
     congestion: str = same_option(ClientSettings, "congestion")
@@ -110,25 +113,43 @@ def conclusion(many: str, one: float, striped: float) -> str:
     return f"{many} are {times(striped / one)} as fast as {ONE}."
 
 
+def begin(
+    words: Sequence[str], environ: Mapping[str, str], output: TextIO
+) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    """
+    Read the command line; what is then to be done on a reactor.
+
+    @raise StartupError: one sentence on what is wrong with it.
+    """
+    settings = verb_settings("bench", BenchSettings, ABOUT, words, environ)
+    return lambda reactor: Bench(reactor, Screen(output, environ), settings).run()
+
+
 class Contender:
     """
     A session, and what its turns came to.
 
     @ivar client: keeps it.
-    @ivar name: what its bar is called.
+    @ivar subflows: how many connections it has, or is to have.
     """
 
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(self, client: Client, subflows: int) -> None:
         self.client = client
-        self.name = name
-        self.meters: list[Meter] = []
+        self.subflows = subflows
+        self._meters: list[Meter] = []
+
+    def meter(self, clock: IReactorTime) -> Meter:
+        """What counts in its next turn."""
+        self._meters.append(Meter(clock))
+        return self._meters[-1]
 
     @property
     def row(self) -> Row:
         """All its turns as one."""
-        total = sum(meter.total for meter in self.meters)
-        elapsed = sum(meter.until - meter.since for meter in self.meters)
-        return Row(self.name, total, total / elapsed if elapsed else 0.0)
+        name = ONE if self.subflows == 1 else f"{self.subflows} striped connections"
+        total = sum(meter.total for meter in self._meters)
+        elapsed = sum(meter.until - meter.since for meter in self._meters)
+        return Row(name, total, total / elapsed if elapsed else 0.0)
 
 
 class Bench:
@@ -149,15 +170,13 @@ class Bench:
             subflows=settings.subflows or Limits().subflows,
             rest_after=settings.seconds,
         )
-        self._one = self._contender(replace(limits, subflows=1, prewarm=0), ONE)
-        self._many = self._contender(limits, "")
+        self._one = self._contender(replace(limits, subflows=1, prewarm=0))
+        self._many = self._contender(limits)
 
-    def _contender(self, limits: Limits, name: str) -> Contender:
+    def _contender(self, limits: Limits) -> Contender:
         ground = ground_for(self._reactor, limits, self._settings.congestion)
         self._clock = ground.clock
-        client = Client(self._reactor, ground, self._link)
-        client.setServiceParent(self._services)
-        return Contender(client, name)
+        return Contender(Client(self._reactor, ground, self._link), limits.subflows)
 
     async def run(self) -> None:
         """
@@ -165,49 +184,57 @@ class Bench:
 
         @raise StartupError: it cannot be measured.
         """
+        contenders = [self._one, self._many]
+        self._services.startService()
         try:
-            self._services.startService()
-            await self._connect()
-            await self._take_turns()
+            await self._connect(self._one)
+            self._introduce()
+            for contender in contenders * _TURNS:
+                # The filler of a new session is not to be in the way of the other's first turn.
+                await self._connect(contender)
+                await self._turn(contender)
         finally:
             await put_away(self._services, self._clock)
-
-    async def _connect(self) -> None:
-        """Have both sessions up, and say what they are."""
-        patience = Limits().session_wait
-        await self._one.client.up(patience)
-        many = await self._many.client.up(patience)
-        rtt, pace = way_of(many, self._clock.seconds())
-        # The server may take fewer than were asked for.
-        self._many.name = f"{len(many.connections)} striped connections"
-        where = self._link.address
-        self._screen.say(*introduction(self._settings.up, where, rtt, pace))
-
-    async def _take_turns(self) -> None:
-        each = self._settings.seconds / (2 * _TURNS)
-        contenders = [self._one, self._many]
-        began = self._clock.seconds()
-        for contender in contenders * _TURNS:
-            await self._turn(contender, each, began)
-            await deferLater(self._clock, _PAUSE)
         one, many = rows = [contender.row for contender in contenders]
         self._screen.finish(rows, 0)
-        self._screen.say(conclusion(self._many.name, one.rate, many.rate))
+        self._screen.say(conclusion(many.name, one.rate, many.rate))
 
-    async def _turn(self, contender: Contender, lasts: float, began: float) -> None:
+    async def _connect(self, contender: Contender) -> None:
+        """Have a session up, and nothing of another turn on its way any more."""
+        client = contender.client
+        if client.parent is None:
+            client.setServiceParent(self._services)
+        driver = await client.up(Limits().session_wait)
+        await deferLater(self._clock, _PAUSE)
+        # The server may take fewer than were asked for.
+        contender.subflows = len(driver.connections)
+        if contender is self._many and contender.subflows == 1:
+            raise StartupError(
+                f"the server {self._link.address} takes one connection of a session only; "
+                "start it with a higher --max-subflows"
+            )
+
+    def _introduce(self) -> None:
+        driver = self._one.client.dialer.driver
+        if driver is not None and driver.connections:
+            way = way_of(driver, self._clock.seconds())
+            self._screen.say(*introduction(self._settings.up, self._link.address, *way))
+        self._began = self._clock.seconds()
+
+    async def _turn(self, contender: Contender) -> None:
         """One transfer."""
-        meter = Meter(self._clock)
-        contender.meters.append(meter)
+        meter = contender.meter(self._clock)
+        until = meter.since + self._settings.seconds / (2 * _TURNS)
         end = Giver(meter) if self._settings.up else Taker(meter)
         stream = await self._open(contender.client)
         stream.protocol = end
         end.makeConnection(stream)
         stream.resumeProducing()
-        while (left := meter.since + lasts - self._clock.seconds()) > 0:
+        while (left := until - self._clock.seconds()) > 0:
             await deferLater(self._clock, min(_EVERY, left))
             end.look()
             rows = [self._one.row, self._many.row]
-            self._screen.draw(rows, 0, self._clock.seconds() - began)
+            self._screen.draw(rows, 0, self._clock.seconds() - self._began)
         if end.is_lost:
             raise StartupError(f"the connection to {self._link.address} was lost; try again")
         stream.abortConnection()

@@ -11,19 +11,16 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from twisted.application import app
 from twisted.application.service import IServiceCollection
 from twisted.scripts import twistd
 from twisted.scripts._twistd_unix import UnixApplicationRunner
 
-from stripetwist import __version__, bench, demo, foreground
-from stripetwist.bars import Screen
-from stripetwist.bench import Bench, BenchSettings
+from stripetwist import __version__, foreground
 from stripetwist.core.errors import StripetwistError, printable
 from stripetwist.core.link import UNKNOWN_HOST
-from stripetwist.demo import Demo, DemoSettings
 from stripetwist.net.asking import ControlError, NobodyThereError, ask
 from stripetwist.net.files import StartupError, shown
 from stripetwist.net.keyfile import Key, parse_expiry
@@ -38,7 +35,6 @@ from stripetwist.net.links import (
 )
 from stripetwist.net.state import StateDirectory, find_control_sockets
 from stripetwist.net.users import add_user
-from stripetwist.options import verb_settings
 from stripetwist.report import render
 from stripetwist.sources import nearest, show, variable_of
 
@@ -149,20 +145,24 @@ def run_in_foreground(role: str, words: list[str]) -> int:
 # ---- demo, bench
 
 
+# Imported when needed: they bring both ends along, for which status and key need not wait.
+
+
 def _demo(words: list[str]) -> int:
-    settings = verb_settings("demo", DemoSettings, demo.ABOUT, words, os.environ)
-    screen = Screen(sys.stdout, os.environ)
-    return _on_reactor(lambda reactor: Demo(reactor, screen, settings.seconds).run())
+    from stripetwist import demo
+
+    return _measure(demo.begin, words)
 
 
 def _bench(words: list[str]) -> int:
-    settings = verb_settings("bench", BenchSettings, bench.ABOUT, words, os.environ)
-    screen = Screen(sys.stdout, os.environ)
-    return _on_reactor(lambda reactor: Bench(reactor, screen, settings).run())
+    from stripetwist import bench
+
+    return _measure(bench.begin, words)
 
 
-def _on_reactor(work: Callable[[Any], Coroutine[Any, Any, None]]) -> int:
-    """Do what needs the reactor, which this makes."""
+def _measure(begin: "_Beginning", words: list[str]) -> int:
+    """Do what needs a reactor for as long as it takes."""
+    work = begin(words, os.environ, sys.stdout)
     from twisted.internet import reactor  # noqa: TID251 - a command's privilege
 
     foreground.run(reactor, lambda: work(reactor))
@@ -375,6 +375,9 @@ def _password() -> str:
     return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
 
 
+_Beginning = Callable[
+    [Sequence[str], Mapping[str, str], TextIO], Callable[[Any], Coroutine[Any, Any, None]]
+]
 _Verb = Callable[[list[str]], int]
 _Verbs = Mapping[str, _Verb]
 _VERBS: _Verbs = {

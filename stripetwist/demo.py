@@ -1,8 +1,8 @@
 """C{stripetwist demo}: one connection and sixteen side by side, all within this process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TextIO
 
 from twisted.application.service import MultiService
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -21,6 +21,7 @@ from stripetwist.net.instance import SYSTEM, ground_for
 from stripetwist.net.listening import listen
 from stripetwist.net.meter import Meter, Source, Taker
 from stripetwist.net.narrow import Line, NarrowRelay
+from stripetwist.options import verb_settings
 from stripetwist.settings import CommonSettings
 from stripetwist.sources import option
 from stripetwist.values import seconds
@@ -72,6 +73,18 @@ def conclusion(plain: float, striped: float) -> str:
         f"{STRIPED} carried {megabits(striped)}, one carried {megabits(plain)}: "
         f"{times(striped / plain)} as much."
     )
+
+
+def begin(
+    words: Sequence[str], environ: Mapping[str, str], output: TextIO
+) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    """
+    Read the command line; what is then to be done on a reactor.
+
+    @raise StartupError: one sentence on what is wrong with it.
+    """
+    settings = verb_settings("demo", DemoSettings, ABOUT, words, environ)
+    return lambda reactor: Demo(reactor, Screen(output, environ), settings.seconds).run()
 
 
 class Demo:

@@ -26,6 +26,7 @@ _FOOTER = (
     "the variable the file.  Names cannot be abbreviated.  twistd's own options, such as -n, "
     "stand before {role}."
 )
+_VARIABLES = "Every option is also an environment variable: --seconds is STRIPETWIST_SECONDS."
 _RUN = "twistd -n --pidfile="
 
 
@@ -163,8 +164,8 @@ def verb_settings(
         lines = [f"Usage: {role} [options]", "", *_wrapped(about, ""), "", "Options:"]
         for one in options_of(kind).values():
             lines += _option_help(one)
-        lines += ["  --help", "      Print this help and exit."]
-        sys.stdout.write("\n".join([*lines, ""]))
+        lines += ["  --help", "      Print this help and exit.", "", *_wrapped(_VARIABLES, ""), ""]
+        sys.stdout.write("\n".join(lines))
         raise SystemExit(0)
     settings = Reader(role, kind, _elsewhere(kind)).read(words, environ)
     complaint = settings.complaint()

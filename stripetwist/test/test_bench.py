@@ -7,11 +7,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist import bench, demo
+from stripetwist.bars import Row
 from stripetwist.bench import BenchSettings, Contender
 from stripetwist.core.link import Link
 from stripetwist.demo import DemoSettings
 from stripetwist.net.files import StartupError
-from stripetwist.net.meter import Meter
 from stripetwist.options import verb_settings
 
 LINK = Link("desk", bytes(32), "vps.example", 8443, (bytes(32),))
@@ -77,14 +77,14 @@ class BenchTests(SynchronousTestCase):
     def test_turns_count_as_one(self) -> None:
         """Bytes and seconds of both, without the time between them."""
         clock, nobody = Clock(), cast(Any, None)
-        contender = Contender(nobody, "x")
+        contender = Contender(nobody, 6)
         self.assertEqual(contender.row.rate, 0.0)
         for rate in (100, 300):
-            contender.meters.append(meter := Meter(clock))
+            meter = contender.meter(clock)
             clock.advance(2)
             meter.add(2 * rate)
             clock.advance(5)
-        self.assertEqual((contender.row.amount, contender.row.rate), (800, 200.0))
+        self.assertEqual(contender.row, Row("6 striped connections", 800, 200.0))
 
 
 class DemoTests(SynchronousTestCase):

@@ -29,7 +29,7 @@ ROLES: dict[str, type[CommonSettings]] = {
     "stripe-client": ClientSettings,
     "stripe-server": ServerSettings,
 }
-VERBS = (*ROLES.values(), BenchSettings)
+VERBS: dict[str, type] = {**ROLES, "bench": BenchSettings}
 UNITS = {"KiB": KIB, "MiB": MIB, "s": 1, "": 1}
 METHODS = ["Room.may_go_on", "SendBuffer.may_cut", "Session.poll"]
 METHODS += ["RelayEnd.dataReceived", "ReceiveWindow.take"]
@@ -84,7 +84,7 @@ class ReadmeTests(SynchronousTestCase):
         """Each line that starts a role can be read by that role."""
         found = 0
         for line in map(str.strip, self.text.splitlines()):
-            for role, kind in ROLES.items():
+            for role, kind in VERBS.items():
                 if line and (words := options_in(line, role)) is not None:
                     Reader(role, kind, {}).from_flags(words)
                     found += 1
@@ -92,7 +92,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_every_option_is_one(self) -> None:
         """Of those in double backquotes, each belongs to some command."""
-        known = {f"--{name}" for kind in VERBS for name in options_of(kind)}
+        known = {f"--{name}" for kind in VERBS.values() for name in options_of(kind)}
         known |= {"--pidfile", "--json"}
         self.assertLessEqual(set(re.findall(r"``(--[a-z-]+)", self.text)), known)
 
