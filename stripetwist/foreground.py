@@ -26,8 +26,12 @@ def run(reactor: Any, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     working: list[Deferred[None]] = []
     outcome: list[Any] = []
 
+    async def all_of_it() -> None:
+        # What it raises before there is anything to wait for counts, too.
+        await work()
+
     def begin() -> None:
-        working.append(Deferred.fromCoroutine(work()))
+        working.append(Deferred.fromCoroutine(all_of_it()))
         working[0].addBoth(ended)
 
     def ended(result: object) -> None:

@@ -128,6 +128,21 @@ class TestBench:
         done = workshop.command("bench")
         self.assert_refused(done.returncode, done.stderr, "$STRIPETWIST_SERVER")
 
+    def test_a_link_that_is_none(self, workshop: Workshop) -> None:
+        """One sentence, without the link."""
+        file = workshop.folder / "cut.link"
+        file.touch(0o600)
+        file.write_text("stripetwist://desk:" + "A" * 30)
+        done = workshop.command("bench", "--server", str(file), timeout=5)
+        self.assert_refused(done.returncode, done.stderr, "cut or mangled")
+        assert b"AAAA" not in done.stderr
+
+    def test_a_server_that_only_takes_one(self, workshop: Workshop) -> None:
+        """There is nothing to compare."""
+        server = workshop.server("--max-subflows", "1")
+        done = workshop.command("bench", "--server", str(server.link_file), "--seconds", "1")
+        self.assert_refused(done.returncode, done.stderr, "--max-subflows")
+
     def test_a_server_that_is_not_there(self, workshop: Workshop) -> None:
         """One sentence, at once."""
         server = workshop.server()

@@ -73,6 +73,14 @@ class RunTests(SynchronousTestCase):
         self.assertRaises(ValueError, self.run_work, work)
         self.assertTrue(self.reactor.hasStopped)
 
+    def test_failed_to_begin(self) -> None:
+        """Also if there is nothing yet that could be awaited."""
+
+        def work() -> Coroutine[Any, Any, None]:
+            raise ValueError("of this test")
+
+        self.assertRaises(ValueError, self.run_work, work)
+
     def test_interrupted(self) -> None:
         """The work may put its things away; the next signal would not wait for that."""
         self.assertRaises(KeyboardInterrupt, self.run_work, self.for_ever)
