@@ -165,15 +165,12 @@ class Bench:
         self._link = settings.link()
         self._services = MultiService()
         # Neither is to rest while it is the other's turn.
-        limits = replace(
-            CommonSettings().limits(),
-            subflows=settings.subflows or Limits().subflows,
-            rest_after=settings.seconds,
-        )
-        self._one = self._contender(replace(limits, subflows=1, prewarm=0))
-        self._many = self._contender(limits)
+        limits = replace(CommonSettings().limits(), rest_after=settings.seconds)
+        self._one = self._contender(1, replace(limits, prewarm=0))
+        self._many = self._contender(settings.subflows or limits.subflows, limits)
 
-    def _contender(self, limits: Limits) -> Contender:
+    def _contender(self, subflows: int, limits: Limits) -> Contender:
+        limits = replace(limits, subflows=subflows, grow_most=subflows)
         ground = ground_for(self._reactor, limits, self._settings.congestion)
         self._clock = ground.clock
         return Contender(Client(self._reactor, ground, self._link), limits.subflows)

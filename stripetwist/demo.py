@@ -98,7 +98,7 @@ class Demo:
         self._reactor = reactor
         self._screen = screen
         self._seconds = seconds
-        limits = replace(CommonSettings().limits(), subflows=SUBFLOWS)
+        limits = replace(CommonSettings().limits(), subflows=SUBFLOWS, grow_most=SUBFLOWS)
         self._ground = ground_for(reactor, limits, SYSTEM)
         self._clock = self._ground.clock
         self._ports: list[IListeningPort] = []
