@@ -1,0 +1,224 @@
+"""What is measured beside each other: how each is started in a lab, and what it needs."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bench.flows import IPPROTO_MPTCP, Address
+from bench.links import Lab
+from bench.places import BenchError
+
+PROXY_PORT = 1080
+SERVER_PORT = 8443
+_PATIENCE = 20.0
+
+Process = subprocess.Popen[str]
+
+
+@dataclass
+class Running:
+    """
+    A peer that has been started.
+
+    @ivar proxy: the SOCKS5 port to use at the near end; C{None}: connect to the target.
+    @ivar processes: its processes, C{client} and C{server}, as far as it has these.
+    """
+
+    proxy: Address | None = None
+    mptcp: bool = False
+    processes: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of its processes."""
+        return [process.pid for process in self.processes.values()]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """
+    Something to measure.
+
+    @ivar start: starts it, given itself, the lab and a folder for its files.
+    @ivar programs: what has to be installed, each with where it comes from.
+    @ivar subflows: over how many connections it stripes, where it does.
+    """
+
+    name: str
+    start: Callable[["Peer", Lab, Path], Running]
+    programs: tuple[tuple[str, str], ...] = ()
+    subflows: int = 0
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+        return f"{self.name} x{self.subflows}" if self.subflows else self.name
+
+    def missing(self) -> str:
+        """What it lacks here, as a sentence; nothing if it can be measured."""
+        for program, source in self.programs:
+            if not find(program):
+                return f"{self.name} is left out: there is no {program} ({source})"
+        if self.name == "mptcp" and not _has_mptcp():
+            return "mptcp is left out: this kernel, or its ip, has no MPTCP"
+        return ""
+
+
+def find(program: str) -> str:
+    """Where a program is, or nothing; beside this Python first."""
+    beside = Path(sys.executable).with_name(program)
+    return str(beside) if beside.exists() else shutil.which(program) or ""
+
+
+def _has_mptcp() -> bool:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP).close()
+    except OSError:
+        return False
+    command = ["ip", "mptcp", "endpoint", "show"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _start_direct(peer: Peer, lab: Lab, folder: Path) -> Running:
+    """The target itself, over the first link."""
+    return Running()
+
+
+def _start_mptcp(peer: Peer, lab: Lab, folder: Path) -> Running:
+    """The target itself; the kernel adds a subflow on each other link."""
+    for place in (lab.near, lab.far):
+        place.shell("ip mptcp limits set subflow 8 add_addr_accepted 8")
+    for number in range(1, len(lab.lines)):
+        lab.near.shell(f"ip mptcp endpoint add {lab.near_address(number)} dev near{number} subflow")
+    return Running(mptcp=True)
+
+
+def _start_microsocks(peer: Peer, lab: Lab, folder: Path) -> Running:
+    """A proxy at the far end, dialed over the first link."""
+    address = (lab.far_address(), PROXY_PORT)
+    command = [find("microsocks"), "-i", address[0], "-p", str(address[1])]
+    return _far_proxy(lab, folder, address, command)
+
+
+def _start_pproxy(peer: Peer, lab: Lab, folder: Path) -> Running:
+    """A proxy in Python at the far end, dialed over the first link."""
+    address = (lab.far_address(), PROXY_PORT)
+    command = [find("pproxy"), "-l", f"socks5://{address[0]}:{address[1]}"]
+    return _far_proxy(lab, folder, address, command)
+
+
+def _far_proxy(lab: Lab, folder: Path, address: Address, command: list[str]) -> Running:
+    server = _launch(lab, "server", command, folder)
+    return Running(address, processes={"server": server})
+
+
+_SSHD = """\
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/user.pub
+StrictModes no
+UsePAM no
+PermitRootLogin prohibit-password
+PidFile none
+UseDNS no
+"""
+
+
+def _start_ssh(peer: Peer, lab: Lab, folder: Path) -> Running:
+    """One connection, over the first link, with the quickest of its ciphers."""
+    for name in ("host", "user"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(command, check=True)
+    Path("/run/sshd").mkdir(exist_ok=True)
+    settings = folder / "sshd_config"
+    settings.write_text(_SSHD.format(folder=folder))
+    host, port = lab.far_address(), str(SERVER_PORT)
+    command = [find("sshd"), "-D", "-e", "-f", str(settings), "-p", port]
+    server = _launch(lab, "server", [*command, "-o", f"ListenAddress={host}"], folder)
+    _wait_listening(server, SERVER_PORT, folder / "server.log")
+    options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes"]
+    command = [find("ssh"), "-F", "none", "-N", "-D", f"127.0.0.1:{PROXY_PORT}", "-p", port]
+    command += ["-c", "aes128-gcm@openssh.com", "-i", str(folder / "user")]
+    command += [word for option in options for word in ("-o", option)]
+    client = _launch(lab, "client", [*command, f"root@{host}"], folder)
+    return Running(("127.0.0.1", PROXY_PORT), processes={"client": client, "server": server})
+
+
+def _start_stripetwist(peer: Peer, lab: Lab, folder: Path) -> Running:
+    """All links, the subflows spread over them."""
+    fixed = ["--congestion", lab.near.congestion, "--state"]
+    command = [sys.executable, "-c", "from stripetwist.cli import main; main()"]
+    server_command = [*command, "server", *fixed, str(folder / "far"), "--allow", "all"]
+    server_command += ["--listen", str(SERVER_PORT)]
+    server_command += ["--advertise", f"{lab.far_address()}:{SERVER_PORT}"]
+    server = _launch(lab, "server", server_command, folder)
+    _wait_listening(server, SERVER_PORT, folder / "server.log")
+    link = folder / "far" / "server" / "client.link"
+    client_command = [*command, "client", *fixed, str(folder / "near"), "--server", str(link)]
+    client_command += ["--socks", str(PROXY_PORT), "--subflows", str(peer.subflows)]
+    for number in range(len(lab.lines) if len(lab.lines) > 1 else 0):
+        way = f"tcp://{lab.far_address(number)}:{SERVER_PORT},bind={lab.near_address(number)}"
+        client_command += ["--path", way]
+    client = _launch(lab, "client", client_command, folder)
+    return Running(("127.0.0.1", PROXY_PORT), processes={"client": client, "server": server})
+
+
+def _launch(lab: Lab, role: str, command: list[str], folder: Path) -> Process:
+    place = lab.near if role == "client" else lab.far
+    with open(folder / f"{role}.log", "w") as log:
+        return place.start(command, log, folder)
+
+
+def _wait_listening(process: Process, port: int, log: Path) -> None:
+    """Until something in the process's namespace listens there."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        tables = [Path(f"/proc/{process.pid}/net/{name}") for name in ("tcp", "tcp6")]
+        rows = [row.split() for t in tables if t.exists() for row in t.read_text().splitlines()]
+        if any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows):
+            return
+        time.sleep(0.05)
+    raise BenchError(f"nothing listens on port {port}: {log.read_text()[-500:]}")
+
+
+def _start_nothing(peer: Peer, lab: Lab, folder: Path) -> Running:
+    """iperf3 is a load as well as a peer; the stage runs it."""
+    return Running()
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("direct", _start_direct),
+        Peer("iperf3", _start_nothing, (("iperf3", "apt install iperf3"),), subflows=1),
+        Peer("mptcp", _start_mptcp),
+        Peer("microsocks", _start_microsocks, (("microsocks", "apt install microsocks"),)),
+        Peer("pproxy", _start_pproxy, (("pproxy", "pip install pproxy"),)),
+        Peer(
+            "ssh",
+            _start_ssh,
+            (
+                ("ssh", "apt install openssh-client"),
+                ("ssh-keygen", "apt install openssh-client"),
+                ("sshd", "apt install openssh-server"),
+            ),
+        ),
+        Peer("stripetwist", _start_stripetwist, subflows=1),
+    )
+}
+
+
+def choose(names: list[str], subflows: list[int]) -> list[Peer]:
+    """These peers, those that stripe once for each number of connections."""
+    chosen = []
+    for name in names:
+        if name not in PEERS:
+            raise BenchError(f"there is no peer {name}; there are {', '.join(PEERS)}")
+        peer = PEERS[name]
+        counts = subflows if peer.subflows else [0]
+        chosen += [replace(peer, subflows=count) for count in counts]
+    return chosen

@@ -1,0 +1,186 @@
+"""One measurement's lab, target and peer, and the loads that are put on them."""
+
+import json
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import usage
+from bench.flows import BIN
+from bench.links import Counters, Lab, Line
+from bench.peers import Peer, Running, find
+from bench.places import BenchError, end
+
+TARGET_PORT = 7000
+SETTLE = 2.0
+LOOK = 0.1
+_PATIENCE = 30.0
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    What the user has chosen.
+
+    @ivar emulator: the compiled link emulator.
+    """
+
+    emulator: Path
+    congestion: str = "cubic"
+    seconds: float = 8.0
+    streams: int = 10_000
+    rest: float = 330.0
+
+
+class Load:
+    """A running near end of a measurement, stopped where it could begin."""
+
+    def __init__(self, process: "subprocess.Popen[str]", patience: float) -> None:
+        self._process = process
+        self._patience = patience
+        self._line()
+
+    def go(self) -> None:
+        """Begin."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    def result(self) -> Result:
+        """What it prints when it is done."""
+        answer: Result = json.loads(self._line())
+        return answer
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise BenchError("the load came to nothing; its error stands above")
+        return line
+
+    def close(self) -> None:
+        """End it, with what it holds."""
+        end(self._process)
+
+
+class Stage:
+    """
+    A peer in a lab of its own, ready to be measured, after a short rest.
+
+    @ivar running: the peer.
+    """
+
+    def __init__(
+        self, settings: Settings, lines: tuple[Line, ...], peer: Peer, seed: int = 0
+    ) -> None:
+        self.settings = settings
+        self.peer = peer
+        with ExitStack() as stack:
+            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stw-")))
+            self.lab = Lab(settings.emulator, lines, settings.congestion, seed)
+            stack.callback(self.lab.close)
+            self.running: Running = peer.start(peer, self.lab, self._folder)
+            if peer.name != "iperf3":
+                self._start_target()
+                self._probe()
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "Stage":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _start_target(self) -> None:
+        words = [self.lab.far_address(), str(TARGET_PORT)]
+        words += ["mptcp"] if self.running.mptcp else []
+        self._target = self.lab.far.python("bench.target", *words)
+        assert self._target.stdout is not None
+        if not self._target.stdout.readline():
+            raise BenchError("the target did not start; its error stands above")
+
+    def _probe(self) -> None:
+        probe = self._start("probe", mptcp=self.running.mptcp, patience=_PATIENCE)
+        assert probe.stdout is not None
+        failed = json.loads(probe.stdout.readline() or '{"failed": "it broke"}').get("failed")
+        end(probe)
+        if failed:
+            logs = [path.read_text()[-500:] for path in self._folder.glob("*.log")]
+            raise BenchError(f"{self.peer.name} carries nothing: {failed}\n" + "\n".join(logs))
+        time.sleep(SETTLE)
+
+    def _start(self, load: str, **words: object) -> "subprocess.Popen[str]":
+        whole = {"load": load, "target": (self.lab.far_address(), TARGET_PORT), **words}
+        whole["proxy"] = self.running.proxy
+        return self.lab.near.python("bench.loads", json.dumps(whole))
+
+    def load(self, name: str, **words: object) -> Load:
+        """A load, ready to go."""
+        return Load(self._start(name, **words), _PATIENCE)
+
+    def bulk(
+        self, direction: str, seconds: float, hole: tuple[float, float] | None = None
+    ) -> Result:
+        """
+        One stream, or what iperf3 makes, as much as goes.
+
+        @param hole: from when to when the first link is a black hole.
+        @return: C{start} and C{counts}, bytes at the receiver in hundredths of a second;
+            C{carried}, TCP payload that each link delivered in each C{LOOK}.
+        """
+        if self.peer.name == "iperf3":
+            return self._iperf(direction, seconds)
+        load = self.load("bulk", mptcp=self.running.mptcp, direction=direction, seconds=seconds)
+        load.go()
+        start = time.monotonic()
+        looks = []
+        for number in range(round(seconds / LOOK) + 1):
+            time.sleep(max(0.0, start + number * LOOK - time.monotonic()))
+            if hole and self.lab.links:
+                inside = hole[0] <= number * LOOK < hole[1]
+                self.lab.links[0].set("blackhole", float(inside))
+            looks.append([link.count()[direction]["payload"] for link in self.lab.links])
+        result = load.result()
+        load.close()
+        if direction == "up":
+            assert self._target.stdout is not None
+            result = json.loads(self._target.stdout.readline())
+        pairs = zip(looks, looks[1:], strict=False)
+        steps = [[b - a for a, b in zip(old, new, strict=True)] for old, new in pairs]
+        return {**result, "carried": [list(link) for link in zip(*steps, strict=True)]}
+
+    def _iperf(self, direction: str, seconds: float) -> Result:
+        """iperf3's own transfer; what it has counted in tenths of a second, at the receiver."""
+        server = self.lab.far.start([find("iperf3"), "-s", "-1", "-J", "-i", str(LOOK)])
+        time.sleep(0.5)
+        command = [find("iperf3"), "-c", self.lab.far_address(), "-J", "-i", str(LOOK)]
+        command += ["-t", str(max(1, round(seconds))), "-P", str(self.peer.subflows)]
+        client = self.lab.near.start([*command, "-R"] if direction == "down" else command)
+        near, far = client.communicate()[0], server.communicate()[0]
+        report = json.loads(near if direction == "down" else far)
+        if "error" in report:
+            raise BenchError(f"iperf3 says: {report['error']}")
+        counts = [0] * round(seconds / BIN)
+        for interval in report["intervals"]:
+            at = round(interval["sum"]["start"] / BIN)
+            if at < len(counts):
+                counts[at] += interval["sum"]["bytes"]
+        return {"counts": counts, "carried": []}
+
+    def counters(self) -> list[Counters]:
+        """Of each link."""
+        return [link.count() for link in self.lab.links]
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds that each process of the peer has used."""
+        return {k: usage.cpu_seconds([p.pid]) for k, p in self.running.processes.items()}
+
+    def memory(self) -> dict[str, int]:
+        """Bytes that each process of the peer has."""
+        return {k: usage.memory([p.pid]) for k, p in self.running.processes.items()}

@@ -1,0 +1,256 @@
+"""
+The benchmark runs, leaves nothing behind, and its links are what they say.
+
+What it measures is of no interest here: no speed of ours is looked at.
+"""
+
+import ctypes
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bench import flows, usage
+from bench.links import Lab, Line, compile_emulator
+from bench.places import Place
+from support.programs import plain_environment, program, run
+from support.waiting import wait_until
+
+BENCH = Path(__file__).with_name("bench")
+TOP = BENCH.parents[1]
+CLONE_NEWNET = 0x40000000
+MBIT = 1e6
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The link emulator, where there can be links."""
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("there is no /dev/net/tun")
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("network namespaces need root, and a container that lets it make them")
+    program("ip", "iproute2")
+    program("cc", "gcc libc6-dev")
+    return compile_emulator(tmp_path_factory.mktemp("emulator"))
+
+
+# ---- the command
+
+
+def start(home: Path, *words: str) -> "subprocess.Popen[bytes]":
+    """A benchmark under way."""
+    environment = plain_environment(home, PYTHONPATH=str(TOP))
+    return subprocess.Popen([sys.executable, str(BENCH), *words], env=environment)
+
+
+def namespaces(pids: list[int]) -> set[str]:
+    """The network namespaces that processes are in, except our own."""
+    found = set()
+    for pid in pids:
+        try:
+            found.add(os.readlink(f"/proc/{pid}/ns/net"))
+        except OSError:
+            continue
+    return found - {os.readlink("/proc/self/ns/net")}
+
+
+def all_pids() -> list[int]:
+    """Of all processes."""
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def test_a_small_table(emulator: Path, tmp_path: Path) -> None:
+    """Two peers are measured; the rows are JSON; the namespaces are gone."""
+    out = tmp_path / "rows"
+    command = ("small", "--runs", "1", "--seconds", "2", "--out", str(out))
+    made: set[str] = set()
+    with start(tmp_path, *command) as bench:
+        while bench.poll() is None:
+            made |= namespaces(usage.family(bench.pid))
+            time.sleep(0.1)
+    assert bench.returncode == 0
+    head, *rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert head["table"] == "small"
+    assert head["congestion"] == "cubic"
+    assert [row["peer"] for row in rows] == ["direct", "stripetwist x6"]
+    assert all(row["goodput"] > 0 and sum(row["series"]) > 0 for row in rows), rows
+    assert len(made) >= 2
+    wait_until(lambda: not made & namespaces(all_pids()), 5, "the namespaces to go")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_an_end_in_the_middle(emulator: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Whatever ends it, its namespaces and all that runs in them go too."""
+    with start(tmp_path, "small", "--peers", "direct", "--seconds", "60") as bench:
+        wait_until(lambda: len(namespaces(usage.family(bench.pid))) >= 2, 20, "two namespaces")
+        made = namespaces(usage.family(bench.pid))
+        bench.send_signal(number)
+    assert bench.returncode in (-signal.SIGKILL, 128 + number)
+    wait_until(lambda: not made & namespaces(all_pids()), 5, "the namespaces to go")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nosuch"], "there is no table nosuch; there are bulk, "),
+        (["bulk", "--peers", "nosuch"], "there is no peer nosuch; there are direct, "),
+        (["bulk", "--cases", "P9"], "--cases P9: there are P1 up, "),
+        (["small", "--congestion", "nosuch"], "this kernel has no nosuch; take one of "),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="it needs root")
+def test_what_there_is_not(tmp_path: Path, words: list[str], sentence: str) -> None:
+    """One sentence says what there is."""
+    done = run([sys.executable, BENCH, *words], tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith(sentence), line
+
+
+# ---- the links
+
+
+def made_in(place: Place, kind: socket.SocketKind) -> socket.socket:
+    """A socket of a place, for this process."""
+    made = []
+
+    def make() -> None:
+        with open(f"/proc/{place.pid}/ns/net") as namespace:
+            assert ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET) == 0
+        made.append(socket.socket(socket.AF_INET, kind))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    made[0].settimeout(5)
+    return made[0]
+
+
+class Datagrams:
+    """A lab with one link, and a way to send datagrams over it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.link = lab.links[0]
+        self._near = made_in(lab.near, socket.SOCK_DGRAM)
+        self._far = made_in(lab.far, socket.SOCK_DGRAM)
+        for sock in (self._near, self._far):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+        self._far.bind((lab.far_address(), 9))
+        self._near.connect((lab.far_address(), 9))
+
+    def send(self, count: int, size: int, wait: float) -> list[float]:
+        """Send so many at once; when each of those that come within a time has come."""
+        came = []
+        start = time.monotonic()
+        for _ in range(count):
+            self._near.send(bytes(size))
+        try:
+            while (left := start + wait - time.monotonic()) > 0:
+                self._far.settimeout(left)
+                self._far.recv(2048)
+                came.append(time.monotonic() - start)
+        except TimeoutError:
+            pass
+        return came
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._near.close()
+        self._far.close()
+
+
+@pytest.fixture
+def labs(emulator: Path) -> Iterator[list[Lab]]:
+    """A list of labs to be closed."""
+    made: list[Lab] = []
+    yield made
+    for lab in made:
+        lab.close()
+
+
+def lab_with(emulator: Path, labs: list[Lab], *lines: Line) -> Lab:
+    """A lab that the test closes."""
+    labs.append(Lab(emulator, lines, "cubic", 1))
+    return labs[-1]
+
+
+def test_rate_delay_queue_and_hole(emulator: Path, labs: list[Lab]) -> None:
+    """A burst comes out at the rate, after the delay; what does not fit is dropped."""
+    link = Datagrams(lab_with(emulator, labs, Line(10, 40, queue=2)))
+    (alone,) = link.send(1, 10, 0.3)
+    assert 0.040 <= alone < 0.055
+    burst = link.send(100, 1222, 1.0)
+    assert len(burst) == 100
+    assert (burst[-1] - burst[0]) == pytest.approx(99 * 1250 * 8 / (10 * MBIT), rel=0.1)
+    assert len(link.send(300, 1222, 0.6)) == pytest.approx(200000 / 1250, rel=0.05)
+    counters = link.link.set("blackhole", 1)["up"]
+    assert counters["overflowed"] == 401 - counters["packets"]
+    assert link.send(3, 10, 0.2) == []
+    assert link.link.set("blackhole", 0)["up"]["swallowed"] == 3
+    link.link.set("rate", 5 * MBIT, "up")
+    slower = link.send(50, 1222, 0.6)
+    assert (slower[-1] - slower[0]) == pytest.approx(49 * 1250 * 8 / (5 * MBIT), rel=0.1)
+    link.close()
+
+
+def test_loss(emulator: Path, labs: list[Lab]) -> None:
+    """As many are lost as chance has it."""
+    link = Datagrams(lab_with(emulator, labs, Line(500, 1, loss=10, queue=100)))
+    count = 4000
+    came = len(link.send(count, 100, 0.5))
+    assert link.link.count()["up"]["lost"] == count - came
+    assert abs(count - came - 0.1 * count) < 4 * math.sqrt(count * 0.1 * 0.9)
+    link.close()
+
+
+def test_each_connection_has_its_limit(emulator: Path, labs: list[Lab]) -> None:
+    """Two get twice what one gets, and the payload is counted."""
+    lab = lab_with(emulator, labs, Line(50, 5, limit=4))
+    listener = made_in(lab.far, socket.SOCK_STREAM)
+    listener.bind((lab.far_address(), 9))
+    listener.listen()
+    pairs = []
+    for _ in range(2):
+        near = made_in(lab.near, socket.SOCK_STREAM)
+        near.connect((lab.far_address(), 9))
+        pairs.append((near, listener.accept()[0]))
+    start = time.monotonic()
+    end = start + 2.0
+    senders = [threading.Thread(target=flows.send_until, args=(near, end)) for near, _ in pairs]
+    got: list[int] = []
+
+    def receive(far: socket.socket) -> None:
+        got.append(sum(flows.receive_until(far, start, end)))
+
+    receivers = [threading.Thread(target=receive, args=(far,)) for _, far in pairs]
+    for thread in senders + receivers:
+        thread.start()
+    for thread in senders + receivers:
+        thread.join()
+    counters = lab.links[0].count()["up"]
+    for size in got:
+        assert size * 8 / 2.0 == pytest.approx(4 * MBIT * 1448 / 1500, rel=0.1)
+    assert counters["limited"] > 0
+    assert counters["payload"] == pytest.approx(sum(got), rel=0.1)
+    for sock in (listener, *(sock for pair in pairs for sock in pair)):
+        sock.close()
+
+
+def test_two_links(emulator: Path, labs: list[Lab]) -> None:
+    """What is sent from an address goes over its link, wherever it is sent to."""
+    lab = lab_with(emulator, labs, Line(10, 1), Line(10, 1))
+    with made_in(lab.near, socket.SOCK_DGRAM) as near, made_in(lab.far, socket.SOCK_DGRAM) as far:
+        near.bind((lab.near_address(1), 0))
+        far.bind((lab.far_address(0), 9))
+        near.sendto(b"x", (lab.far_address(0), 9))
+        assert far.recvfrom(10)[1][0] == lab.near_address(1)
+    assert [link.count()["up"]["packets"] for link in lab.links] == [0, 1]
