@@ -246,11 +246,13 @@ def test_each_connection_has_its_limit(emulator: Path, labs: list[Lab]) -> None:
 
 
 def test_two_links(emulator: Path, labs: list[Lab]) -> None:
-    """What is sent from an address goes over its link, wherever it is sent to."""
+    """What is sent from a near address goes over its link, and so does the answer."""
     lab = lab_with(emulator, labs, Line(10, 1), Line(10, 1))
     with made_in(lab.near, socket.SOCK_DGRAM) as near, made_in(lab.far, socket.SOCK_DGRAM) as far:
         near.bind((lab.near_address(1), 0))
         far.bind((lab.far_address(0), 9))
         near.sendto(b"x", (lab.far_address(0), 9))
-        assert far.recvfrom(10)[1][0] == lab.near_address(1)
-    assert [link.count()["up"]["packets"] for link in lab.links] == [0, 1]
+        far.sendto(b"y", far.recvfrom(10)[1])
+        assert near.recv(10) == b"y"
+    counts = [link.count() for link in lab.links]
+    assert [(c["up"]["packets"], c["down"]["packets"]) for c in counts] == [(0, 0), (1, 1)]

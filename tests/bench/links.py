@@ -118,8 +118,8 @@ class Lab:
     """
     A near place and a far one with links between them, or one place that is both.
 
-    Link i has 10.77.i.1 at its near end and 10.77.i.2 at its far end.  What is sent from an
-    address goes over the link that has it, whatever it is sent to.
+    Link i has 10.77.i.1 at its near end and 10.77.i.2 at its far end.  What is sent from a
+    near address goes over its link, whatever it is sent to, and so does the answer.
     """
 
     def __init__(self, emulator: Path, lines: tuple[Line, ...], congestion: str, seed: int) -> None:
@@ -134,6 +134,7 @@ class Lab:
                 self.links.append(Link(emulator, line, seed * 16 + number))
                 self._join(number, self.near, "near", 1)
                 self._join(number, self.far, "far", 2)
+                self._route(number)
         except BaseException:
             self.close()
             raise
@@ -152,8 +153,13 @@ class Lab:
         place.shell(
             f"ip link set {device} name {side}{number} mtu 1500 txqueuelen 10000 up\n"
             f"ip address add 10.77.{number}.{host}/24 dev {side}{number}\n"
-            f"ip route add default dev {side}{number} table {100 + number}\n"
-            f"ip rule add from 10.77.{number}.{host} table {100 + number}\n"
+        )
+
+    def _route(self, number: int) -> None:
+        """By source at the near end; the far end's answers go by where they go to."""
+        self.near.shell(
+            f"ip route add default dev near{number} table {100 + number}\n"
+            f"ip rule add from {self.near_address(number)} table {100 + number}\n"
         )
 
     def close(self) -> None:
