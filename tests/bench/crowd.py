@@ -8,12 +8,18 @@ import time
 from bench.flows import Address, Talk, abort, ask_proxy, connection
 
 PATIENCE = 30.0
+DESCRIPTORS = 65536
 
 
 def raise_descriptors() -> None:
-    """Have as many open files as the system lets us."""
+    """Have enough open files, or as many as the system lets us; what we start has them too."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for most in (max(hard, DESCRIPTORS), hard):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            return
+        except (OSError, ValueError):
+            continue
 
 
 class Crowd:

@@ -1,8 +1,9 @@
 """
 The near end of a measurement: C{python -m bench.loads JSON}.
 
-Prints C{ready} when it could begin, waits for a line, does its work and prints a line of
-JSON.  What it holds, it holds until its input ends.
+Prints C{"ready"} when it could begin, waits for a line, does its work and prints its result;
+all of it as JSON.  If there is none, C{error} says why.  What it holds, it holds until its
+input ends.
 """
 
 import json
@@ -18,7 +19,7 @@ Result = dict[str, Any]
 
 
 def _wait_for_go() -> None:
-    print("ready", flush=True)
+    print(json.dumps("ready"), flush=True)
     sys.stdin.readline()
 
 
@@ -32,9 +33,9 @@ def probe(target: Address, proxy: Address | None, mptcp: bool, patience: float) 
                 sock.sendall(b"echo\nx")
                 flows.read_exactly(sock, 1)
                 return {}
-        except OSError as error:
+        except OSError:
             if time.monotonic() > end:
-                return {"failed": str(error)}
+                raise
             time.sleep(0.1)
 
 
@@ -108,7 +109,10 @@ def main() -> None:
     words = json.loads(sys.argv[1])
     for name in ("target", "proxy"):
         words[name] = words[name] and tuple(words[name])
-    result = LOADS[words.pop("load")](**words)
+    try:
+        result = LOADS[words.pop("load")](**words)
+    except OSError as error:
+        result = {"error": str(error)}
     print(json.dumps(result), flush=True)
     sys.stdin.read()
 

@@ -77,6 +77,9 @@ def print_table(table: Table, rows: list[Row], against: str) -> None:
             lines.append([case, peer, str(len(own)), *cells, _median(ratios)])
     print(f"\n{table.about}; medians\n")
     _print_aligned(lines)
+    for row in rows:
+        if "error" in row:
+            print(f"\nnot measured: {row['case']}, {row['peer']}, run {row['run']}: {row['error']}")
 
 
 def _ratios(key: str, own: list[Row], base: dict[int, Row]) -> list[float]:
@@ -88,7 +91,7 @@ def _median(values: list[float]) -> str:
     if not values:
         return "-"
     value = statistics.median(values)
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _print_aligned(lines: list[list[str]]) -> None:

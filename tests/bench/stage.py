@@ -39,30 +39,25 @@ class Settings:
 
 
 class Load:
-    """A running near end of a measurement, stopped where it could begin."""
+    """A running near end of a measurement."""
 
-    def __init__(self, process: "subprocess.Popen[str]", patience: float) -> None:
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
-        self._patience = patience
-        self._line()
 
     def go(self) -> None:
-        """Begin."""
+        """Begin, as soon as it can."""
+        self.result()
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
 
-    def result(self) -> Result:
-        """What it prints when it is done."""
-        answer: Result = json.loads(self._line())
-        return answer
-
-    def _line(self) -> str:
+    def result(self) -> Any:
+        """The next thing that it says."""
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise BenchError("the load came to nothing; its error stands above")
-        return line
+        said = json.loads(self._process.stdout.readline() or '{"error": "it broke"}')
+        if "error" in said:
+            raise BenchError(f"the load came to nothing: {said['error']}")
+        return said
 
     def close(self) -> None:
         """End it, with what it holds."""
@@ -106,23 +101,20 @@ class Stage:
             raise BenchError("the target did not start; its error stands above")
 
     def _probe(self) -> None:
-        probe = self._start("probe", mptcp=self.running.mptcp, patience=_PATIENCE)
-        assert probe.stdout is not None
-        failed = json.loads(probe.stdout.readline() or '{"failed": "it broke"}').get("failed")
-        end(probe)
-        if failed:
+        probe = self.load("probe", mptcp=self.running.mptcp, patience=_PATIENCE)
+        try:
+            probe.result()
+        except BenchError as error:
             logs = [path.read_text()[-500:] for path in self._folder.glob("*.log")]
-            raise BenchError(f"{self.peer.name} carries nothing: {failed}\n" + "\n".join(logs))
+            raise BenchError("\n".join([str(error), *logs])) from None
+        probe.close()
         time.sleep(SETTLE)
 
-    def _start(self, load: str, **words: object) -> "subprocess.Popen[str]":
-        whole = {"load": load, "target": (self.lab.far_address(), TARGET_PORT), **words}
-        whole["proxy"] = self.running.proxy
-        return self.lab.near.python("bench.loads", json.dumps(whole))
-
     def load(self, name: str, **words: object) -> Load:
-        """A load, ready to go."""
-        return Load(self._start(name, **words), _PATIENCE)
+        """Start a load at the near end."""
+        whole = {"load": name, "target": (self.lab.far_address(), TARGET_PORT), **words}
+        whole["proxy"] = self.running.proxy
+        return Load(self.lab.near.python("bench.loads", json.dumps(whole)))
 
     def bulk(
         self, direction: str, seconds: float, hole: tuple[float, float] | None = None
