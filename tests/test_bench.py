@@ -47,7 +47,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(home: Path, *words: str) -> "subprocess.Popen[bytes]":
     """A benchmark under way."""
-    environment = plain_environment(home, PYTHONPATH=str(TOP))
+    environment = plain_environment(home, PYTHONPATH=str(TOP), TMPDIR=str(home))
     return subprocess.Popen([sys.executable, str(BENCH), *words], env=environment)
 
 

@@ -52,7 +52,7 @@ def draw(axes: Any, case: str, rows: list[Row]) -> None:
     axes.set_xlabel("seconds")
     axes.set_ylabel("Mbit/s")
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize="x-small")
+    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def main() -> int:
