@@ -72,7 +72,7 @@ class Subflows:
             return None
         self._moved_before += _moved(subflow)
         self.healthy.discard(subflow_id)
-        self._warmth.padding.discard(subflow_id)
+        self._warmth.padding.pop(subflow_id, None)
         self._end(subflow_id)
         self._outbox.put(frames.pack_final(subflow_id, subflow.parser.parsed), owed=True)
         self._dead[subflow_id] = subflow.ledger

@@ -25,7 +25,7 @@ class Warmth:
     now and then, for as long as the session was in use lately.  All of it within a budget.
 
     @ivar until: when the session gets cold.
-    @ivar padding: ids of the subflows whose windows are to be opened yet.
+    @ivar padding: the subflows whose windows are to be opened yet, by id.
     """
 
     def __init__(self, limits: Limits, now: float, tell: Callable[[SubflowWarm], None]) -> None:
@@ -34,7 +34,9 @@ class Warmth:
         self._seen = 0
         self._tokens = float(limits.pad_burst)
         self._counted_at = now
-        self.padding: set[int] = set()
+        self._first: int | None = None
+        self._knows = False
+        self.padding: dict[int, Subflow] = {}
         # Where there is to be no padding nobody need look whether it is time for it.
         self.until = now + limits.warm_hold if limits.prewarm else NEVER
 
@@ -53,6 +55,7 @@ class Warmth:
         self._seen = moved
         self.until = now + self._limits.warm_hold
         if was_cold:
+            self._knows = False
             for subflow in alive.values():
                 self.begin(subflow)
 
@@ -60,7 +63,7 @@ class Warmth:
         """A subflow's window is small, as far as we know."""
         subflow.cold_from = subflow.ledger.written
         if self._limits.prewarm:
-            self.padding.add(subflow.subflow_id)
+            self.padding[subflow.subflow_id] = subflow
 
     # ---- what is written
 
@@ -75,14 +78,36 @@ class Warmth:
         ledger = subflow.ledger
         left = self._limits.prewarm // count - (ledger.written - subflow.cold_from)
         if left <= HEADER_SIZE or now >= self.until or self._is_near(subflow) or _queues(subflow):
-            self.padding.discard(subflow.subflow_id)
-            self._tell(SubflowWarm(subflow.subflow_id))
+            self._leave(subflow)
             return 0
         self._earn(0.0, now)
         acked = max(0, ledger.acked - subflow.cold_from)
+        if not self._may_begin(subflow.subflow_id, acked):
+            return 0
         window = INITIAL_WINDOW + acked - ledger.in_flight
         size = min(left, window, subflow.batch, self._limits.frame_small)
         return size - HEADER_SIZE if HEADER_SIZE < size <= self._tokens else 0
+
+    def _leave(self, subflow: Subflow) -> None:
+        """Its window is as open as it is to be; before others have begun, theirs as well."""
+        least = subflow.rtt.minimum or 0.0
+        for other in list(self.padding.values()):
+            like = not self._knows and _queues(subflow) and (other.rtt.minimum or 0.0) > least / 2
+            if other is subflow or like:
+                del self.padding[other.subflow_id]
+                self._tell(SubflowWarm(other.subflow_id))
+
+    def _may_begin(self, subflow_id: int, acked: int) -> bool:
+        """
+        Whether filler may be written to it yet.
+
+        One goes first, until its first window has arrived and made no queue: on a slow line
+        the first windows of all of them would be seconds of it.
+        """
+        self._knows = self._knows or acked >= INITIAL_WINDOW
+        if self._first not in self.padding:
+            self._first = subflow_id
+        return self._knows or subflow_id == self._first
 
     def spend(self, size: int) -> None:
         """So many bytes were written that carry nothing."""

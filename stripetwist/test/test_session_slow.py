@@ -60,7 +60,7 @@ class SlowAmongFastTests(EngineCase):
 
     def test_it_costs_the_others_little(self) -> None:
         """Nine tenths of what they could do alone, with no gap of half a second."""
-        for rate in (1e3, 3e3, 8e3, 19e3, 50e3, 200e3):
+        for rate in (1e3, 8e3, 50e3, 200e3):
             pair, _ = self.fast_and_slow(rate)
             seconds = self.upload(pair, 18_000_000)
             self.assertGreater(18e6 / 12e6 / seconds, 0.9, rate)

@@ -1,5 +1,8 @@
 """Paths that are unlike: two are never slower than the better one alone."""
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from stripetwist.core.config import KIB, MIB
 from stripetwist.test.engine_case import LIMITS, EngineCase
 from stripetwist.testing import Pair, pattern
@@ -13,16 +16,24 @@ QUICK, REMOTE = (12.5e6, 0.005), (1.25e6, 0.15)
 class UnevenTests(EngineCase):
     """A transfer over some paths, of three subflows each."""
 
-    def seconds(self, size: int, *paths: Path) -> float:
-        """How long it takes, on subflows that have carried something before."""
+    def seconds(self, size: int, *paths: Path, stalls: bool = False) -> float:
+        """
+        How long it takes, on subflows that have carried something before.
+
+        @param stalls: whether nothing arrives over the last path any more when it begins.
+        """
         pair = Pair(LIMITS)
+        ids: list[int] = []
         for rate, delay in paths:
-            pair.add_many(3, rate / 3, delay)
+            ids = pair.add_many(3, rate / 3, delay)
         first = self.opened(pair)
         self.send(pair.a, first, 3 * MIB)
         self.wait(pair, pair.b, first)
         pair.run(1)
         stream_id = self.opened(pair)
+        if stalls:
+            for subflow_id in ids:
+                pair.stall(subflow_id)
         before, data = pair.heap.now, pattern(size)
         written = 0
         while written < size:
@@ -46,6 +57,27 @@ class UnevenTests(EngineCase):
         for better, other, most in ((NEAR, MIDDLE, 0.8), (NEAR, FAR, 0.85), (QUICK, REMOTE, 1.02)):
             alone = self.seconds(5 * MIB, better)
             self.assertLess(self.seconds(5 * MIB, better, other), most * alone)
+
+    @settings(max_examples=8, deadline=None, derandomize=True)
+    @given(
+        st.integers(10, 10_000).map(lambda kilobytes: kilobytes * 250),
+        *[st.tuples(st.floats(1.25e6, 12.5e6), st.floats(0.005, 0.15)) for _ in range(2)],
+    )
+    def test_never_slower(self, size: int, one: Path, other: Path) -> None:
+        """Up to ten times the rate, up to thirty times the delay, whatever there is to carry."""
+        best = min(self.seconds(size, one), self.seconds(size, other))
+        self.assertLess(self.seconds(size, one, other), 1.1 * best + 0.01)
+
+    def test_one_that_stalls(self) -> None:
+        """What it had on it comes late by the time that it takes to doubt its three subflows."""
+        for better, other, size in (
+            (NEAR, MIDDLE, 3 * MIB),
+            (MIDDLE, NEAR, 64 * KIB),
+            (REMOTE, QUICK, 64 * KIB),
+        ):
+            doubt = LIMITS.stall_floor + LIMITS.stall_margin + 2 * other[1]
+            most = 1.1 * self.seconds(size, better) + 3 * doubt
+            self.assertLess(self.seconds(size, better, other, stalls=True), most)
 
     def test_chance_makes_no_path_longer(self) -> None:
         """On one machine a round trip is ten times another's, and that means nothing."""
