@@ -95,6 +95,7 @@ class Limits:
     slow_rest: float = 5.0
     ping_busy: float = 5.0
     ping_idle: float = 25.0
+    ping_grace: float = 1.2
     pings_doubted: int = 2
     pings_missed: int = 4
     ack_delay: float = 0.025

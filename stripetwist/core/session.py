@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from stripetwist.core import events, frames
 from stripetwist.core.config import Limits, PeerLimits
@@ -32,6 +33,10 @@ class Session:
     def __init__(
         self, is_dialer: bool, limits: Limits, budget: MemoryBudget, peer: PeerLimits, now: float
     ) -> None:
+        if not is_dialer:
+            # One side's question is enough: its answer is the other's sign of life.
+            longer = limits.ping_busy * limits.ping_grace, limits.ping_idle * limits.ping_grace
+            limits = replace(limits, ping_busy=longer[0], ping_idle=longer[1])
         self._limits = limits
         self._events: deque[events.Event] = deque()
         self._outbox = Outbox(limits)

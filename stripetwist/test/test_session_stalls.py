@@ -300,3 +300,17 @@ class SleepTests(EngineCase):
         self.assertEqual(set(pair.subflows), {2})
         self.wait(pair, pair.b, stream_id)
         self.assertEqual(bytes(pair.b.streams[stream_id].got), data)
+
+
+class QuietTests(EngineCase):
+    """A session that carries nothing."""
+
+    def test_one_side_asks(self) -> None:
+        """The other hears the question, and that is what it would have asked for."""
+        pair = Pair(LIMITS)
+        pair.add_many(2)
+        scribes = Scribe(pair.a), Scribe(pair.b)
+        pair.run(600)
+        asked = [scribe.count(frames.PING) for scribe in scribes]
+        self.assertEqual(asked, [2 * 23, 0])
+        self.assertEqual(len(scribes[1].sent), 2 * 23)
