@@ -90,6 +90,11 @@ class Rule:
             return zone in _BY_WORD
         return zone not in _ONE_BY_ONE or self.network.num_addresses == 1
 
+    def opens_machine(self, address: Address) -> bool:
+        """Whether it lets the exit's own machine be dialed at that public address of its."""
+        listed = self.network is not None and self.covers_address(address)
+        return listed or self.word in ("localhost", "all")
+
 
 _HELP = (
     "write internet, lan, localhost, all, an address, a CIDR, NAME or *.NAME,"
@@ -206,7 +211,8 @@ class Policy:
     only if it is that one address.  A name opens what it resolves to if that is public,
     private or shared; whoever wants a name for the exit's own machine allows C{localhost} too.
     An IPv6 address that carries an IPv4 address takes a network of its own, and what it
-    carries must be public or allowed, and not denied.
+    carries must be public or allowed, and not denied.  A public address of the exit's own
+    machine is its own machine.
 
     @ivar allow: the items that list what may be reached.
     @ivar deny: the items that cut holes.
@@ -249,12 +255,18 @@ class Policy:
         return None
 
     def refusal_of_address(
-        self, address: Address, port: int, kind: Kind, name: str | None = None
+        self,
+        address: Address,
+        port: int,
+        kind: Kind,
+        name: str | None = None,
+        is_own: bool = False,
     ) -> str | None:
         """
         Why an address is not dialed, C{None} if it may be.
 
         @param name: what it was resolved from.
+        @param is_own: whether it is one of the exit's own machine.
         """
         address = plain(address)
         for rule in self.deny:
@@ -265,6 +277,10 @@ class Policy:
         opening = [rule for rule in self.allow if rule.opens(port, kind)]
         if not any(rule.admits(address, name) for rule in opening):
             return self._not_listed(address, port, kind, name)
+        public = zone_of(address) is Zone.INTERNET
+        if is_own and public and not any(rule.opens_machine(address) for rule in opening):
+            # What a firewall keeps from the world outside is not kept from this machine.
+            return f"{Zone.LOCALHOST.value}; {self._hint} localhost"
         for inner in carried(address):
             admitted = any(rule.admits(inner, None) for rule in opening)
             if zone_of(inner) is not Zone.INTERNET and not admitted:

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from stripetwist.core.policy import Policy
 from stripetwist.core.target import OpenRequest
-from stripetwist.core.zones import Address, carried, plain
+from stripetwist.core.zones import Address, Zone, carried, plain, zone_of
 
 
 def is_local_address(address: Address) -> bool:
@@ -70,7 +70,8 @@ class Guard:
         if any(self._is_own(form, port) for form in (address, *carried(address))):
             return "a port of stripetwist itself, which is never reached through it"
         policies = self._policies(request)
-        answers = (each.refusal_of_address(address, port, kind, name) for each in policies)
+        own = zone_of(address) is Zone.INTERNET and self._is_local(address)
+        answers = (each.refusal_of_address(address, port, kind, name, own) for each in policies)
         return next(filter(None, answers), None)
 
     def _policies(self, request: OpenRequest) -> list[Policy]:

@@ -20,6 +20,8 @@ from stripetwist.net.relay import Parked
 from stripetwist.test.test_race import ANSWERS, Network, Wire
 
 PUBLIC = "93.184.216.34"
+# One of this machine's own.
+OWN = "93.184.216.35"
 
 
 class Names:
@@ -54,7 +56,7 @@ class ExitTestCase(SynchronousTestCase):
     def make(self, policy: Policy, limits: Limits | None = None) -> DirectExit:
         """An exit with that policy."""
         own = [("127.0.0.1", 1080), ("", 8443)]
-        guard = Guard(policy, lambda: own, is_local=lambda address: str(address) == PUBLIC)
+        guard = Guard(policy, lambda: own, is_local=lambda address: str(address) == OWN)
         return DirectExit(self.network, self.clock, self.names, guard, limits or Limits())
 
     def open(self, host: str, port: int = 80, key_id: str = "") -> Deferred[ITransport]:
@@ -195,8 +197,8 @@ class RefusalTests(ExitTestCase):
     def test_own_ports(self) -> None:
         """Our own listeners, at whatever address (R26)."""
         self.exit = self.make(Policy(["all"]))
-        self.names.table["me.test"] = [PUBLIC]
-        for host, port in (("127.0.0.1", 1080), (PUBLIC, 8443), ("me.test", 8443)):
+        self.names.table["me.test"] = [OWN]
+        for host, port in (("127.0.0.1", 1080), (OWN, 8443), ("me.test", 8443)):
             self.assertIn("stripetwist itself", self.assert_refused(host, port))
 
     def test_names_of_any_length_leave_room_for_the_reason(self) -> None:

@@ -50,6 +50,22 @@ class OwnTests(SynchronousTestCase):
             self.assertIsNone(ask(guard, "192.168.1.11", 8443))
             self.assertIsNone(ask(guard, "192.168.1.10", 22))
 
+    def test_a_public_address_of_this_machine(self) -> None:
+        """Is this machine, whose other ports a firewall may keep from the world."""
+        for allow, reached in (
+            (["internet"], False),
+            (["internet", "lan"], False),
+            (["internet", "*.example.com"], False),
+            (["internet", "localhost"], True),
+            (["8.8.0.0/16"], True),
+            (["all"], True),
+        ):
+            guard = Guard(Policy(allow), is_local=lambda one: str(one) == "8.8.4.4")
+            said = ask(guard, "8.8.4.4", 6379)
+            self.assertEqual(said is None, reached, allow)
+            self.assertTrue(reached or "localhost" in str(said), said)
+            self.assertEqual(ask(guard, "8.8.8.8", 443), None, allow)
+
     def test_scope_of_a_listener(self) -> None:
         """Is no part of its address."""
         guard = Guard(Policy(["fe80::1"]), lambda: [("fe80::1%eth0", 22)])
