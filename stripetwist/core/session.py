@@ -92,6 +92,7 @@ class Session:
         if not self.closed:
             subflow = Subflow(subflow_id, self._limits, now, rtt, checksum, window_decays)
             self._subflows.add(subflow)
+            self._warmth.joined(subflow, self._used)
 
     def subflow_down(self, subflow_id: int, now: float) -> None:
         """A connection is lost; what was on it goes to the others at once."""
@@ -105,7 +106,7 @@ class Session:
         """A connection is to be closed soon: nothing new is to go onto it, either way."""
         if (subflow := self._subflows.alive.get(subflow_id)) is not None:
             subflow.ask_to_drain(now)
-            self._subflows.recovered(subflow)
+            self._subflows.state_changed(subflow)
 
     def drained(self, subflow_id: int) -> None:
         """All that was given to a connection has left this process."""
@@ -134,7 +135,7 @@ class Session:
         subflow = self._subflows.alive.get(subflow_id)
         if subflow is None:
             return
-        calls = subflow.parser.inside_frame
+        calls = False
         if came := subflow.parser.feed(data):
             calls = self._act_on(subflow, came, now)
             if self.closed:
@@ -190,9 +191,13 @@ class Session:
         known = [s.rtt.smoothed for s in self._subflows.alive.values() if s.rtt.smoothed]
         return min(known, default=None)
 
+    @property
+    def _used(self) -> int:
+        """A number that grows with all use: payload bytes, and streams."""
+        return self._subflows.moved + self._streams.counters["opened"]
+
     def _watch_use(self, now: float) -> None:
-        moved = self._subflows.moved + self._streams.counters["opened"]
-        self._warmth.watch(moved, self._subflows.alive, now)
+        self._warmth.watch(self._used, self._subflows.alive, now)
 
     def poll(self, subflow_id: int, now: float) -> list[bytes]:
         """
@@ -400,18 +405,18 @@ class Session:
         self._streams.arrived(subflow.acked(offset, aux * TICK, now))
         if subflow.batch != batch:
             self._events.append(events.SubflowPaced(subflow.subflow_id, subflow.batch))
-        self._subflows.recovered(subflow)
+        self._subflows.state_changed(subflow)
         for other_id, parsed, _ in others:
             if (other := self._subflows.alive.get(other_id)) is not None:
                 self._streams.arrived(other.acked(parsed, None, now))
-                self._subflows.recovered(other)
+                self._subflows.state_changed(other)
 
     def _on_ping(self, subflow: Subflow, frame: Frame, now: float) -> None:
         subflow.ping_came(frame[4], now)
 
     def _on_pong(self, subflow: Subflow, frame: Frame, now: float) -> None:
         subflow.pong_came(frame[4], frame[2] * TICK, now)
-        self._subflows.recovered(subflow)
+        self._subflows.state_changed(subflow)
 
     def _on_final(self, subflow: Subflow, frame: Frame, now: float) -> None:
         subflow_id = frames.parse_final(b"".join(frame[5]))
@@ -422,7 +427,7 @@ class Session:
 
     def _on_drain(self, subflow: Subflow, frame: Frame, now: float) -> None:
         subflow.drain()
-        self._subflows.recovered(subflow)
+        self._subflows.state_changed(subflow)
 
     def _on_goaway(self, subflow: Subflow, frame: Frame, now: float) -> None:
         self._peer_leaves = True

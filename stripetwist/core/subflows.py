@@ -58,7 +58,6 @@ class Subflows:
             raise ProtocolError(Code.PROTOCOL, f"subflow {subflow.subflow_id} was there before")
         self.alive[subflow.subflow_id] = subflow
         self.healthy.add(subflow.subflow_id)
-        self._warmth.begin(subflow)
 
     @property
     def moved(self) -> int:
@@ -120,7 +119,7 @@ class Subflows:
         self._dead.clear()
         self._warmth.padding.clear()
 
-    def recovered(self, subflow: Subflow) -> None:
+    def state_changed(self, subflow: Subflow) -> None:
         """Its state may have changed with a sign of life."""
         least = subflow.rtt.minimum
         if least is not None and least < self._shortest:
@@ -189,7 +188,7 @@ class Subflows:
             return
         if subflow.kernel_says(view, now) and not self._others_are_quicker(subflow):
             subflow.bear(now)
-            self.recovered(subflow)
+            self.state_changed(subflow)
 
     def _others_are_quicker(self, subflow: Subflow) -> bool:
         """Whether what is on it would arrive in half the time if the others took it over."""

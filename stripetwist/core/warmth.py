@@ -12,6 +12,9 @@ _NEAR = 0.005
 # A queue has formed when a round trip takes this much longer than the least of late.
 _QUEUE_FACTOR = 1.25
 _QUEUE_TIME = 0.005
+# Less than this within so many seconds is no use that new windows would matter for.
+_LITTLE = 8 * INITIAL_WINDOW
+_LATELY = 1.0
 
 
 class Warmth:
@@ -34,7 +37,9 @@ class Warmth:
         self._seen = 0
         self._tokens = float(limits.pad_burst)
         self._counted_at = now
-        self._first: int | None = None
+        self._first = 0
+        self._mark = now, 0
+        self._lately = 0
         self._knows = False
         self.padding: dict[int, Subflow] = {}
         # Where there is to be no padding nobody need look whether it is time for it.
@@ -48,6 +53,9 @@ class Warmth:
 
         @param moved: a number that grows whenever it is: payload bytes and streams.
         """
+        since, before = self._mark
+        if now - since >= _LATELY:
+            self._lately, self._mark = moved - before, (now, moved)
         if moved == self._seen or not self._limits.prewarm:
             return
         was_cold = now >= self.until
@@ -58,6 +66,18 @@ class Warmth:
             self._knows = False
             for subflow in alive.values():
                 self.begin(subflow)
+
+    def joined(self, subflow: Subflow, moved: int) -> None:
+        """
+        One more subflow.
+
+        In the midst of use there is payload for its window, or the way back is what counts
+        and filler would stand in it.
+
+        @param moved: as for L{watch}.
+        """
+        if self._lately + moved - self._mark[1] < _LITTLE:
+            self.begin(subflow)
 
     def begin(self, subflow: Subflow) -> None:
         """A subflow's window is small, as far as we know."""
@@ -105,7 +125,8 @@ class Warmth:
         the first windows of all of them would be seconds of it.
         """
         self._knows = self._knows or acked >= INITIAL_WINDOW
-        if self._first not in self.padding:
+        first = self.padding.get(self._first)
+        if first is None or first.state is not State.ACTIVE:
             self._first = subflow_id
         return self._knows or subflow_id == self._first
 

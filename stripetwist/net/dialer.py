@@ -179,6 +179,19 @@ class Dialer(Service):
         if now - self._used_at < 2 * self.limits.grow_forget:
             self._growing = self.clock.callLater(self.limits.grow_look, self._grow)
 
+    def is_enough(self) -> bool:
+        """
+        The server takes no more of a session.
+
+        @return: whether that is no trouble, since more were only tried.
+        """
+        if self._growth.count <= self.limits.subflows:
+            return False
+        up = sum(place.is_up for place in self.places)
+        self._growth.take_no_more_than(up)
+        self._fit(self._growth.count)
+        return True
+
     def _doubted(self, subflow_id: int) -> None:
         """A subflow answers nothing: have another ready."""
         for place in self.places:
@@ -288,6 +301,7 @@ class Dialer(Service):
         self._membership = Membership(who.session_id, who.session_secret)
         self.driver = SessionDriver(session, self.ground, self._session_ended, self.link.address)
         self.driver.on_doubt = self._doubted
+        self._growth.begin_again(self.clock.seconds())
 
     def _session_ended(self, driver: SessionDriver, code: Code, reason: str) -> None:
         if self.driver is driver:

@@ -72,18 +72,20 @@ class Path:
 
     @property
     def wanted(self) -> list[Place]:
-        """The places that are to stay."""
-        return [place for place in self.places if not place.is_stopped]
+        """The places that are to stay; of one in doubt and its substitute, the substitute."""
+        return [place for place in self.places if not (place.is_stopped or self.is_replaced(place))]
 
     def fit(self, count: int) -> list[Place]:
         """
-        Have so many places; of those there are too many, the ones that are up stay longest.
+        Have so many places; the ones that are up, and have been for longest, stay longest.
 
         @return: those that are new, to be dialed.
         """
         wanted = self.wanted
-        for place in sorted(wanted, key=_is_up)[: max(0, len(wanted) - count)]:
-            place.leave()
+        for place in sorted(reversed(wanted), key=_is_up)[: max(0, len(wanted) - count)]:
+            for one in (self._substitutes.get(place), place):
+                if one is not None:
+                    one.leave()
         return [self._add() for _ in range(count - len(wanted))]
 
     def _add(self) -> Place:

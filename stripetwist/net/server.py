@@ -63,7 +63,7 @@ class Server(MultiService):
         # Never targets: where this process listens.
         guard = Guard(policy, lambda: self._own_addresses, self._policy_of_key)
         self.exit = DirectExit(reactor, clock, self._resolver, guard, limits)
-        self.witness = Witness(SpeedOpener(self.exit, clock))
+        self.witness = Witness(SpeedOpener(self.exit, clock, guard))
         self.acceptor = Acceptor(ground, keys, self.witness)
         self._watch = LoopingCall(self._look_on)
         self._watch.clock = clock

@@ -1,6 +1,8 @@
 """Targets inside the server, to measure the way to it: a source without end, and a sink."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
@@ -20,6 +22,7 @@ from zope.interface import implementer
 from stripetwist.core.config import KIB
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.target import Kind, OpenRequest, Target
+from stripetwist.net.guard import Guard
 from stripetwist.net.opener import Opener
 from stripetwist.net.relay import Parked
 
@@ -34,6 +37,9 @@ _TALLY_EVERY = 0.1
 
 PIECE = bytes(range(256)) * 256
 
+# Of one key: each fills a store of its own as fast as memory is written.
+_MOST = 8
+
 
 @implementer(ITransport, IConsumer, IPushProducer)
 class SpeedTransport:
@@ -41,8 +47,8 @@ class SpeedTransport:
     A connection to the source or the sink, as if it were a socket to a target.
 
     The source gives bytes for as long as it is let, one piece in each turn of the reactor;
-    the sink takes all that comes, and tells how much that was.  Both end once the asker has
-    ended.  Keeps no bytes.
+    the sink takes all that comes, and tells how much that was, a tenth of a second after.
+    Both end once the asker has ended.  Keeps no bytes.
 
     @ivar protocol: who is given the bytes; L{Parked} at first.
     @ivar bufferSize: how much the source gives at a time; whoever takes it may want less.
@@ -51,13 +57,17 @@ class SpeedTransport:
     bufferSize = 64 * KIB
     disconnecting = False
 
-    def __init__(self, clock: IReactorTime, gives: bool) -> None:
+    def __init__(
+        self, clock: IReactorTime, gives: bool, ended: Callable[[], None] = lambda: None
+    ) -> None:
         """
         @param gives: whether it is the source.
+        @param ended: called once it is over.
         """
         self._clock = clock
         self._gives = gives
-        self._taken = 0
+        self._ended = ended
+        self._taken = self._told = 0
         self._paused = False
         self._asker_ended = False
         self._end_told = False
@@ -81,7 +91,8 @@ class SpeedTransport:
             self.protocol.dataReceived(PIECE[: self.bufferSize])
             self._soon()
             return
-        if not self._gives:
+        if self._taken != self._told:
+            self._told = self._taken
             self.protocol.dataReceived(self._taken.to_bytes(TALLY_SIZE, "big"))
         if self._asker_ended:
             self._end_told = True
@@ -98,7 +109,8 @@ class SpeedTransport:
 
     def write(self, data: bytes) -> None:
         """Take bytes; there is always room for more."""
-        self._taken += len(data)
+        if not self._gives:
+            self._taken += len(data)
         if self._producer is not None:
             self._producer.resumeProducing()
 
@@ -128,6 +140,7 @@ class SpeedTransport:
 
     def _left(self, reason: Failure) -> None:
         self._producer = None
+        self._ended()
         self.protocol.connectionLost(reason)
 
     def getPeer(self) -> IAddress:
@@ -170,19 +183,38 @@ class SpeedOpener:
     """
     Reaches the source and the sink by the name that is reserved for them; all else is passed on.
 
-    No policy is asked: nothing is looked up or dialed.
+    Where the name may not be reached, or the key's few are taken, it is refused like another.
     """
 
-    def __init__(self, opener: Opener, clock: IReactorTime) -> None:
+    def __init__(self, opener: Opener, clock: IReactorTime, guard: Guard) -> None:
         self._opener = opener
         self._clock = clock
+        self._guard = guard
+        self._of_key: Counter[str] = Counter()
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open}."""
         target = request.target
         if target.host != NAME or request.kind is not Kind.TCP:
             return self._opener.open(request)
-        if target not in (SINK, SOURCE):
-            ports = f"{NAME} has the ports {SINK.port} and {SOURCE.port} only"
-            return fail(OpenRefused(Code.REFUSED_BY_TARGET, f"{target} is refused: {ports}"))
-        return succeed(SpeedTransport(self._clock, target == SOURCE))
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return fail(OpenRefused(refusal[0], f"{target} is refused: {refusal[1]}"))
+        self._of_key[request.key_id] += 1
+        ended = partial(self._ended, request.key_id)
+        return succeed(SpeedTransport(self._clock, target == SOURCE, ended))
+
+    def _refusal(self, request: OpenRequest) -> tuple[Code, str] | None:
+        if request.target not in (SINK, SOURCE):
+            why = f"{NAME} has the ports {SINK.port} and {SOURCE.port} only"
+            return Code.REFUSED_BY_TARGET, why
+        if (said := self._guard.refusal_of_name(NAME, request)) is not None:
+            return Code.NOT_ALLOWED, said
+        if self._of_key[request.key_id] >= _MOST:
+            return Code.TOO_MANY_STREAMS, f"{_MOST} of this key are there already; try again"
+        return None
+
+    def _ended(self, key_id: str) -> None:
+        self._of_key[key_id] -= 1
+        if not self._of_key[key_id]:
+            del self._of_key[key_id]

@@ -170,10 +170,16 @@ class BatchTLS(TLSMemoryBIOProtocol):
         if self._lostTLSConnection or self._appSendBuffer or not self._handshakeDone:
             super()._write(data)
             return
+        if not data:
+            return
         most = len(data) + _SEALS
         try:
             self._tlsConnection.sendall(data)
             sealed = self._tlsConnection.bio_read(most)
+        except SSL.WantReadError:
+            # TLS 1.3 never has to hear something first: this is no state to go on from.
+            self.abortConnection()
+            return
         except SSL.Error:
             self._tlsShutdownFinished(Failure())
             return

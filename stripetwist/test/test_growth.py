@@ -17,6 +17,8 @@ class Line:
     """
     A session on a line whose goodput depends on how many subflows it has.
 
+    New ones carry nothing until they are dialed, and then start slowly.
+
     @ivar counts: how many there were to be, look by look, with the time.
     """
 
@@ -32,10 +34,20 @@ class Line:
         """Let time pass; how many there are to be then."""
         for _ in range(round(seconds / LIMITS.grow_look)):
             self.now += LIMITS.grow_look
-            self.moved += LIMITS.grow_look * self.goodput(self.growth.count, self.now - 100.0)
+            self.moved += LIMITS.grow_look * self._goodput(self.now - 100.0)
             self.growth.look(int(self.moved), self.rtt, self.now)
             self.counts.append((self.now - 100.0, self.growth.count))
         return self.growth.count
+
+    def _goodput(self, now: float) -> float:
+        count = self.growth.count
+        changed, before = next(
+            ((when, seen) for when, seen in reversed(self.counts) if seen != count), (-10.0, count)
+        )
+        # Some four round trips to be let in, as many to find a rate.
+        ready = min(1.0, max(0.0, (now - changed) / self.rtt - 4) / 4)
+        most, least = self.goodput(count, now), self.goodput(min(before, count), now)
+        return least + ready * (most - least)
 
     def reached(self, count: int) -> float:
         """When there were to be so many."""
@@ -47,10 +59,10 @@ class GrowthTests(SynchronousTestCase):
 
     def test_each_is_held_back(self) -> None:
         """By loss, say: as many as there may be, within seconds."""
-        for rtt in (0.1, 0.2):
-            line = Line(lambda count, _: count * 1.7 * MBIT, rtt)
-            self.assertEqual(line.run(60), 32)
-            self.assertLess(line.reached(32), 15.0)
+        for rtt, most in ((0.1, 15.0), (0.2, 15.0), (0.6, 50.0)):
+            line = Line(lambda count, _: min(count * 8, 800) * MBIT, rtt)
+            self.assertEqual(line.run(90), 32)
+            self.assertLess(line.reached(32), most)
 
     def test_the_first_seconds_are_lucky(self) -> None:
         """On a lossy line new connections are quick until each has lost something."""
@@ -111,8 +123,22 @@ class GrowthTests(SynchronousTestCase):
         line = Line(lambda count, _: count * 1.7 * MBIT)
         line.run(20)
         line.moved = 0.0
+        line.growth.begin_again(line.now)
         line.run(2)
         self.assertEqual(line.run(30), 32)
+
+    def test_the_peer_takes_no_more(self) -> None:
+        """What it does not take is not tried again, in this session."""
+        line = Line(lambda count, _: count * 1.7 * MBIT)
+        self.assertEqual(line.run(3), 12)
+        line.growth.take_no_more_than(8)
+        self.assertEqual(line.growth.count, 6)
+        self.assertEqual(line.run(20), 8)
+        line.growth.take_no_more_than(3)
+        self.assertEqual(line.run(20), 6)
+        line.growth.begin_again(line.now)
+        line.moved = 0
+        self.assertEqual(line.run(60), 32)
 
     @given(st.lists(st.floats(0, 500), min_size=1, max_size=40), st.floats(0.0005, 3))
     def test_bounds(self, rates: list[float], rtt: float) -> None:

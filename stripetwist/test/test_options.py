@@ -378,6 +378,17 @@ class FileTests(OptionsTestCase):
         self.assertEqual(found.session_timeout, 1.0)
         self.assertEqual(server("--max-subflows=3", **environ).max_subflows, 3)
 
+    def test_a_number_of_subflows_is_that_number(self) -> None:
+        """It never grows; only auto does."""
+        for words, counts in (
+            (("--subflows", "1"), (1, 1)),
+            (("--subflows", "40"), (40, 40)),
+            (("--subflows", "auto"), (6, 32)),
+            ((), (6, 32)),
+        ):
+            limits = client("--server", "loopback:", *words).limits()
+            self.assertEqual((limits.subflows, limits.grow_most), counts)
+
     def test_wrong_content_names_the_key(self) -> None:
         """Unknown, of the wrong type, twice, out of range: J02."""
         cases = {

@@ -1,5 +1,6 @@
 """L{stripetwist.net.path}: how many places a path has, and where they dial."""
 
+from dataclasses import replace
 from typing import Any
 
 from stripetwist.core.config import KIB
@@ -95,7 +96,7 @@ class GrowTests(PathTestCase):
             most = max(most, len(dialer.places))
         self.assertEqual(most, 4)
         self.network.run(2, 0.05)
-        self.assertEqual(len(self.up(dialer)), 2)
+        self.assertEqual(self.up(dialer), [1, 2])
         self.assertEqual(len(self.network.dials), 4)
         target.drain()
         self.assertEqual(len(target.sent), 110 * 20 * KIB)
@@ -118,6 +119,54 @@ class GrowTests(PathTestCase):
             self.assertEqual(states, {1: "active", 2: "active", 3: "draining"})
         self.network.run(self.limits.leave_after)
         self.assertEqual(self.up(dialer), [1, 2])
+
+    def test_a_server_that_takes_no_more(self) -> None:
+        """That is no trouble: nobody is told of it, and what there was stays."""
+        self.network.delay = 0.05
+        self.serve(replace(self.limits, max_subflows=3))
+        dialer = self.dial(subflows=2, grow_most=8)
+        opening = dialer.when_up().addCallback(lambda opener: opener.open(WEB))
+        self.network.run(0.8)
+        stream: Any = self.successResultOf(opening)
+        (target,) = self.exit.targets
+        most = 0
+
+        def upload() -> None:
+            nonlocal most
+            for _ in range(110):
+                stream.write(bytes(20 * KIB))
+                self.network.run(0.05, 0.01)
+                target.drain()
+                most = max(most, len(dialer.places))
+
+        lines = [line for line in self.logged(upload) if "192.0.2.1:8443" in line]
+        self.assertEqual((most, lines, dialer.last_error), (4, [], ""))
+        self.network.run(2, 0.05)
+        self.assertTrue({1, 2} <= set(self.up(dialer)))
+        stream.loseConnection()
+        self.network.run(0.5)
+
+    def test_stopped_while_it_grows(self) -> None:
+        """Neither the next look nor what is about to go holds the end up."""
+        dialer, _ = self.connected(grow_most=8)
+        dialer.when_up()
+        dialer.places[-1].leave()
+        self.network.run(0.1)
+        self.stop(dialer)
+
+    def test_growth_and_doubt(self) -> None:
+        """A substitute stands for what it replaces: both go, or both stay, and they count once."""
+        dialer, _ = self.connected()
+        self.network.run(1)
+        (path,) = dialer.paths
+        for place in dialer.places[:2]:
+            path.doubt(place)
+        self.assertEqual(len(path.wanted), 3)
+        self.assertEqual(path.fit(3), [])
+        self.assertEqual(len(path.places), 5)
+        path.fit(1)
+        self.network.run(3)
+        self.assertEqual((len(self.up(dialer)), len(path.places)), (1, 1))
 
     def test_what_is_not_up_need_not_drain(self) -> None:
         """It goes at once."""

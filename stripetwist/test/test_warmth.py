@@ -182,6 +182,44 @@ class PaddedSessionTests(EngineCase):
         pair.run(1)
         self.assertLess(self.dummy(pair)[0], 16 * KIB)
 
+    def test_a_slow_line_is_spared_each_time(self) -> None:
+        """When it gets cold, what was known of the line is forgotten."""
+        pair = Pair(LIMITS)
+        lines = pair.add_many(4, 2e6, 0.05)
+        pair.run(200)
+        before, _, _ = self.dummy(pair)
+        for line in lines:
+            for pipe in pair.subflows[line]:
+                pipe.rate = 20e3
+        self.opened(pair)
+        pair.run(1)
+        self.assertLess(self.dummy(pair)[0] - before, 32 * KIB)
+
+    def test_the_first_is_in_trouble(self) -> None:
+        """Then another goes first."""
+        pair = Pair(LIMITS)
+        first = pair.add(2e6, 0.02)
+        pair.stall(first)
+        pair.run(0.4)
+        pair.add_many(3, 2e6, 0.02)
+        pair.run(0.4)
+        self.assertGreater(self.dummy(pair)[0], 100 * KIB)
+
+    def test_not_in_the_midst_of_use(self) -> None:
+        """One that joins while much is carried has no need of filler, either way."""
+        pair = Pair(LIMITS)
+        pair.add(2e6, 0.02)
+        pair.run(1)
+        stream_id = self.opened(pair)
+        self.send(pair.a, stream_id, 3_000_000)
+        pair.run(1.2)
+        before = self.dummy(pair)[0]
+        late = pair.add(2e6, 0.02)
+        self.wait(pair, pair.b, stream_id)
+        for end in (pair.a, pair.b):
+            self.assertEqual(end.session._subflows.alive[late].tx.pad, 0)
+        self.assertEqual(self.dummy(pair)[0], before)
+
     def test_another_path_is_padded_all_the_same(self) -> None:
         """One that is slow and long says nothing of one that is neither."""
         pair = Pair(LIMITS)

@@ -6,6 +6,8 @@ import signal
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 # Python puts this folder first, where it was given one; the package is found from the one above.
@@ -31,8 +33,10 @@ def options() -> argparse.Namespace:
     parser.add_argument("table", metavar="TABLE")
     parser.add_argument("--runs", type=int, default=3, help="of each peer, by turns (3)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each transfer (8)")
-    parser.add_argument("--congestion", default="cubic", help="of every connection (cubic)")
-    parser.add_argument("--subflows", default="6", help="of stripetwist and iperf3: 6 or 6,16,32")
+    parser.add_argument(
+        "--congestion", default="cubic", help="of every connection: cubic,bbr (cubic)"
+    )
+    parser.add_argument("--subflows", default="6", help="of stripetwist and iperf3: 6,16,auto (6)")
     parser.add_argument("--peers", default="", help="only these: direct,ssh,stripetwist")
     parser.add_argument("--cases", default="", help="only those whose names begin so: P1,P4 down")
     parser.add_argument("--against", default="", help="the peer that ratios are to")
@@ -56,7 +60,7 @@ def chosen_peers(table: Table, asked: argparse.Namespace) -> list[Peer]:
     """The peers to measure; what is not installed is named and left out."""
     names = asked.peers.split(",") if asked.peers else list(table.peers)
     present = []
-    for peer in choose(names, [int(count) for count in asked.subflows.split(",")]):
+    for peer in choose(names, asked.subflows.split(",")):
         if reason := peer.missing():
             print(reason, file=sys.stderr)
         else:
@@ -67,15 +71,23 @@ def chosen_peers(table: Table, asked: argparse.Namespace) -> list[Peer]:
 def measure(table: Table, settings: Settings, case: Case, peer: Peer, run: int) -> list[report.Row]:
     """One peer in one case; what goes wrong is a row as well."""
     row = {"case": case.name, "peer": peer.label, "run": run, "links": [str(n) for n in case.lines]}
+    row["congestion"] = settings.congestion
     try:
         with Stage(settings, case.lines, peer, seed=run + 1) as stage:
             row["congestion"] = stage.lab.near.congestion
             results = list(table.measure(stage, case))
-    except (BenchError, OSError) as error:
+    except (BenchError, OSError, ValueError) as error:
+        # A peer that breaks, or says what nobody understands, is a result too.
         return [{**row, "error": str(error)}]
     parts = [result.pop("part", "") for result in results]
     names = [f"{case.name}, {part}" if part else case.name for part in parts]
     return [{**row, **r, "case": name} for r, name in zip(results, names, strict=True)]
+
+
+def _read_back(choice: str) -> str:
+    place = Place(choice)
+    place.close()
+    return place.congestion
 
 
 def run(asked: argparse.Namespace) -> None:
@@ -85,28 +97,23 @@ def run(asked: argparse.Namespace) -> None:
     table = TABLES[asked.table]
     cases, peers = chosen_cases(table, asked.cases), chosen_peers(table, asked)
     against = asked.against or table.against
+    choices = asked.congestion.split(",")
     with ExitStack() as stack:
-        stack.enter_context(congestion.allowed(asked.congestion))
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="stw-"))
+        for choice in choices:
+            stack.enter_context(congestion.allowed(choice))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stw-")))
         settings = Settings(
-            compile_emulator(Path(folder)),
-            asked.congestion,
-            asked.seconds,
-            asked.streams,
-            asked.rest,
+            compile_emulator(folder), choices[0], asked.seconds, asked.streams, asked.rest
         )
-        place = Place(asked.congestion)
-        where = report.surroundings(place.congestion)
-        place.close()
+        where = report.surroundings(", ".join(map(_read_back, choices)))
         report.keep(asked.out, {"table": asked.table, **where})
         rows = []
-        for number in range(asked.runs):
-            for case in cases:
-                for peer in peers:
-                    for row in measure(table, settings, case, peer, number):
-                        rows.append(row)
-                        print(report.brief(row), file=sys.stderr, flush=True)
-                        report.keep(asked.out, row)
+        for number, case, peer, choice in product(range(asked.runs), cases, peers, choices):
+            chosen = replace(settings, congestion=choice)
+            for row in measure(table, chosen, case, peer, number):
+                rows.append(row)
+                print(report.brief(row), file=sys.stderr, flush=True)
+                report.keep(asked.out, row)
     report.print_surroundings(where)
     report.print_table(table, rows, against)
 

@@ -46,13 +46,13 @@ class Peer:
 
     @ivar start: starts it, given itself, the lab and a folder for its files.
     @ivar programs: what has to be installed, each with where it comes from.
-    @ivar subflows: over how many connections it stripes, where it does.
+    @ivar subflows: over how many connections it stripes, where it does; a number, or auto.
     """
 
     name: str
     start: Callable[["Peer", Lab, Path], Running]
     programs: tuple[tuple[str, str], ...] = ()
-    subflows: int = 0
+    subflows: str = ""
 
     @property
     def label(self) -> str:
@@ -159,7 +159,7 @@ def _start_stripetwist(peer: Peer, lab: Lab, folder: Path) -> Running:
     _wait_listening(server, SERVER_PORT, folder / "server.log")
     link = folder / "far" / "server" / "client.link"
     client_command = [*command, "client", *fixed, str(folder / "near"), "--server", str(link)]
-    client_command += ["--socks", str(PROXY_PORT), "--subflows", str(peer.subflows)]
+    client_command += ["--socks", str(PROXY_PORT), "--subflows", peer.subflows]
     for number in range(len(lab.lines) if len(lab.lines) > 1 else 0):
         way = f"tcp://{lab.far_address(number)}:{SERVER_PORT},bind={lab.near_address(number)}"
         client_command += ["--path", way]
@@ -194,7 +194,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("direct", _start_direct),
-        Peer("iperf3", _start_nothing, (("iperf3", "apt install iperf3"),), subflows=1),
+        Peer("iperf3", _start_nothing, (("iperf3", "apt install iperf3"),), subflows="1"),
         Peer("mptcp", _start_mptcp),
         Peer("microsocks", _start_microsocks, (("microsocks", "apt install microsocks"),)),
         Peer("pproxy", _start_pproxy, (("pproxy", "pip install pproxy"),)),
@@ -207,18 +207,22 @@ PEERS = {
                 ("sshd", "apt install openssh-server"),
             ),
         ),
-        Peer("stripetwist", _start_stripetwist, subflows=1),
+        Peer("stripetwist", _start_stripetwist, subflows="1"),
     )
 }
 
 
-def choose(names: list[str], subflows: list[int]) -> list[Peer]:
-    """These peers, those that stripe once for each number of connections."""
+def choose(names: list[str], subflows: list[str]) -> list[Peer]:
+    """These peers, those that stripe once for each number of connections; auto is ours alone."""
+    if not all(count == "auto" or count.isdecimal() for count in subflows):
+        raise BenchError(f"--subflows {','.join(subflows)}: give numbers, or auto, as in 6,auto")
     chosen = []
     for name in names:
         if name not in PEERS:
             raise BenchError(f"there is no peer {name}; there are {', '.join(PEERS)}")
         peer = PEERS[name]
-        counts = subflows if peer.subflows else [0]
+        counts = subflows if peer.subflows else [""]
+        if name == "iperf3":
+            counts = [count for count in counts if count != "auto"]
         chosen += [replace(peer, subflows=count) for count in counts]
     return chosen

@@ -39,7 +39,7 @@ def print_surroundings(where: Row) -> None:
     print(f"{where['date']}  {where['command']}")
     print(f"{where['cores']} cores, {where['processor']}")
     print(f"Linux {where['kernel']}, Python {where['python']}")
-    print(f"congestion control {where['congestion']}, as both ends say")
+    print(f"congestion control (cc) {where['congestion']}, as both ends say")
 
 
 def keep(path: str, row: Row) -> None:
@@ -66,15 +66,16 @@ def print_table(table: Table, rows: list[Row], against: str) -> None:
     good = [row for row in rows if "error" not in row]
     columns = [c for c in table.columns if any(c[0] in row for row in good)]
     ratio = f"{dict(table.columns)[table.compared]} / {against}"
-    lines = [["case", "peer", "runs", *(heading for _, heading in columns), ratio]]
+    lines = [["case", "peer", "cc", "runs", *(heading for _, heading in columns), ratio]]
     for case in dict.fromkeys(row["case"] for row in good):
         here = [row for row in good if row["case"] == case]
-        base = {row["run"]: row for row in here if row["peer"] == against}
-        for peer in dict.fromkeys(row["peer"] for row in here):
-            own = [row for row in here if row["peer"] == peer]
+        for peer, pace in dict.fromkeys((row["peer"], row["congestion"]) for row in here):
+            alike = [row for row in here if row["congestion"] == pace]
+            base = {row["run"]: row for row in alike if row["peer"] == against}
+            own = [row for row in alike if row["peer"] == peer]
             cells = [_median([row[key] for row in own if key in row]) for key, _ in columns]
             ratios = _ratios(table.compared, own, base)
-            lines.append([case, peer, str(len(own)), *cells, _median(ratios)])
+            lines.append([case, peer, pace, str(len(own)), *cells, _median(ratios)])
     print(f"\n{table.about}; medians\n")
     _print_aligned(lines)
     for row in rows:
@@ -97,6 +98,6 @@ def _median(values: list[float]) -> str:
 def _print_aligned(lines: list[list[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
-        right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
+        left = [cell.ljust(width) for cell, width in zip(line[:3], widths[:3], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(line[3:], widths[3:], strict=True)]
         print("  ".join([*left, *right]))

@@ -1,6 +1,7 @@
 """One measurement's lab, target and peer, and the loads that are put on them."""
 
 import json
+import select
 import subprocess
 import tempfile
 import time
@@ -141,18 +142,25 @@ class Stage:
         result = load.result()
         load.close()
         if direction == "up":
-            assert self._target.stdout is not None
-            result = json.loads(self._target.stdout.readline())
+            result = json.loads(self._told())
         pairs = zip(looks, looks[1:], strict=False)
         steps = [[b - a for a, b in zip(old, new, strict=True)] for old, new in pairs]
         return {**result, "carried": [list(link) for link in zip(*steps, strict=True)]}
+
+    def _told(self) -> str:
+        """What the target has counted."""
+        told = self._target.stdout
+        assert told is not None
+        if not select.select([told], [], [], _PATIENCE)[0]:
+            raise BenchError("the target was asked for nothing: the peer lost the connection")
+        return told.readline()
 
     def _iperf(self, direction: str, seconds: float) -> Result:
         """iperf3's own transfer; what it has counted in tenths of a second, at the receiver."""
         server = self.lab.far.start([find("iperf3"), "-s", "-1", "-J", "-i", str(LOOK)])
         time.sleep(0.5)
         command = [find("iperf3"), "-c", self.lab.far_address(), "-J", "-i", str(LOOK)]
-        command += ["-t", str(max(1, round(seconds))), "-P", str(self.peer.subflows)]
+        command += ["-t", str(max(1, round(seconds))), "-P", self.peer.subflows]
         client = self.lab.near.start([*command, "-R"] if direction == "down" else command)
         near, far = client.communicate()[0], server.communicate()[0]
         report = json.loads(near if direction == "down" else far)

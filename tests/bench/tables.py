@@ -83,6 +83,7 @@ def measure_bulk(stage: Stage, case: Case) -> Iterator[Result]:
     goodput = megabits(result["counts"], 0, seconds)
     yield {
         "goodput": goodput,
+        "later": megabits(result["counts"], seconds / 2, seconds),
         "share": 100 * goodput / sum(line.rate for line in case.lines),
         "series": tenths(result["counts"]),
         "carried": result["carried"],
@@ -212,7 +213,11 @@ def _both_ways(**lines: Line) -> tuple[Case, ...]:
 
 
 _PROXIES = ("direct", "ssh", "microsocks", "pproxy", "stripetwist")
-_GOODPUT = (("goodput", "Mbit/s"), ("share", "% of link"))
+_GOODPUT = (
+    ("goodput", "Mbit/s"),
+    ("later", "in the 2nd half"),
+    ("share", "% of link"),
+)
 
 TABLES = {
     "bulk": Table(
