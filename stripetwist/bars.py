@@ -7,6 +7,7 @@ from typing import TextIO
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _MOST_COLUMNS = 78
+_LEAST_COLUMNS = 50
 _LEAST_BAR = 8
 _PLAIN_EVERY = 2.0
 
@@ -73,8 +74,10 @@ class Screen:
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str]) -> None:
         self._stream = stream
-        self.is_terminal = stream.isatty() and environ.get("TERM", "dumb") != "dumb"
-        self._columns = min(_MOST_COLUMNS, shutil.get_terminal_size().columns - 1)
+        columns = shutil.get_terminal_size().columns - 1
+        drawable = environ.get("TERM", "dumb") != "dumb" and columns >= _LEAST_COLUMNS
+        self.is_terminal = stream.isatty() and drawable
+        self._columns = min(_MOST_COLUMNS, max(columns, _LEAST_COLUMNS))
         self._blocks = _can_say(_BLOCKS, stream.encoding)
         self._drawn = 0
         self._next_line = _PLAIN_EVERY

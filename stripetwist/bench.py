@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, TextIO
 
 from twisted.application.service import MultiService
@@ -166,7 +167,7 @@ class Bench:
         self._link = settings.link()
         self._services = MultiService()
         # Neither is to rest while it is the other's turn.
-        limits = replace(CommonSettings().limits(), rest_after=settings.seconds)
+        limits = replace(CommonSettings().limits(), rest_after=inf)
         self._one = self._contender(1, replace(limits, prewarm=0))
         self._many = self._contender(settings.subflows or limits.subflows, limits)
 

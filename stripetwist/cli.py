@@ -35,6 +35,7 @@ from stripetwist.net.links import (
 )
 from stripetwist.net.state import StateDirectory, find_control_sockets
 from stripetwist.net.users import add_user
+from stripetwist.options import open_closed_streams
 from stripetwist.report import render
 from stripetwist.sources import nearest, show, variable_of
 
@@ -79,6 +80,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     @return: the exit code: 0 done, 1 refused, 3 streams were cut at the end.
     """
     words = sys.argv[1:] if argv is None else list(argv)
+    open_closed_streams()
+    try:
+        code = _outcome(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read the output has enough; Python would complain once more at its end.
+        _say_no_more()
+        return 1
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _say_no_more()
+        return _refused(f"the output cannot be written: {error.strerror}")
+
+
+def _outcome(words: list[str]) -> int:
+    """The exit code; why it is no good one has been said."""
     try:
         return _do(words)
     except StripetwistError as error:
@@ -87,11 +106,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refused("interrupted")
     except SystemExit as error:
         return _refused(error.code) if isinstance(error.code, str) else error.code or 0
-    except BrokenPipeError:
-        # Whoever read the output has enough; Python would complain once more at its end.
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+
+
+def _say_no_more() -> None:
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _refused(sentence: str) -> int:

@@ -43,7 +43,12 @@ class DemoSettings:
     """What C{stripetwist demo} can be told."""
 
     seconds: float = option(
-        "seconds", "SECONDS", seconds, 20.0, "Take so long in all.", kinds=(str, int, float)
+        "seconds",
+        "SECONDS",
+        seconds,
+        20.0,
+        "Take so long in all, 3 at least.",
+        kinds=(str, int, float),
     )
 
     def complaint(self) -> str:

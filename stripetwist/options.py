@@ -12,7 +12,7 @@ from twisted.scripts import twistd
 from stripetwist import __version__
 from stripetwist.net.files import StartupError
 from stripetwist.settings import ClientSettings, CommonSettings, ServerSettings
-from stripetwist.sources import Option, Reader, by_name, options_of
+from stripetwist.sources import Option, Reader, by_name, options_of, variable_of
 
 S = TypeVar("S", bound=CommonSettings)
 
@@ -26,7 +26,6 @@ _FOOTER = (
     "the variable the file.  Names cannot be abbreviated.  twistd's own options, such as -n, "
     "stand before {role}."
 )
-_VARIABLES = "Every option is also an environment variable: --seconds is STRIPETWIST_SECONDS."
 _RUN = "twistd -n --pidfile="
 
 
@@ -164,9 +163,13 @@ def verb_settings(
         lines = [f"Usage: {role} [options]", "", *_wrapped(about, ""), "", "Options:"]
         for one in options_of(kind).values():
             lines += _option_help(one)
-        lines += ["  --help", "      Print this help and exit.", "", *_wrapped(_VARIABLES, ""), ""]
+        lines += ["  --help", "      Print this help and exit.", ""]
         sys.stdout.write("\n".join(lines))
         raise SystemExit(0)
+    # What only the verb knows is no variable: the roles would wonder at it.
+    shared = options_of(ClientSettings)
+    own = {variable_of(name) for name in options_of(kind) if name not in shared}
+    environ = {name: value for name, value in environ.items() if name not in own}
     settings = Reader(role, kind, _elsewhere(kind)).read(words, environ)
     complaint = settings.complaint()
     if complaint:

@@ -103,6 +103,9 @@ def test_an_end_in_the_middle(emulator: Path, tmp_path: Path, number: signal.Sig
         (["nosuch"], "there is no table nosuch; there are bulk, "),
         (["bulk", "--peers", "nosuch"], "there is no peer nosuch; there are direct, "),
         (["bulk", "--cases", "P9"], "--cases P9: there are P1 up, "),
+        (["small", "--subflows", "x"], "--subflows x: give numbers"),
+        (["small", "--seconds", "0"], "--runs, --seconds and --streams take"),
+        (["small", "--against", "nosuch"], "--against nosuch is not measured; there are direct, "),
         (["small", "--congestion", "nosuch"], "this kernel has no nosuch; take one of "),
     ],
 )

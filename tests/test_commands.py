@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import subprocess
 
 import pytest
 from support import socks
+from support.programs import plain_environment
 from support.targets import Echo
-from support.workshop import Pair, Server, Workshop
+from support.workshop import BIN, Pair, Server, Workshop
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +120,17 @@ def test_help_stands_alone(workshop: Workshop, words: tuple[str, ...]) -> None:
     said = (done.stdout + done.stderr).decode()
     assert done.returncode == 0
     assert "stripetwist" in said and "--rundir" not in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("words", [("--help",), ("demo", "--help")])
+def test_nowhere_to_write(workshop: Workshop, words: tuple[str, ...]) -> None:
+    """A full disk is one sentence; where nothing is open to write to, nothing is written."""
+    command = [str(BIN / "stripetwist"), *words]
+    environment = plain_environment(workshop.folder)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr == b"the output cannot be written: No space left on device\n"
+    closed = ["sh", "-c", 'exec "$0" "$@" >&-', *command]
+    done = subprocess.run(closed, env=environment, stderr=subprocess.PIPE)
+    assert b"Traceback" not in done.stderr

@@ -33,6 +33,7 @@ class Limits:
     subflows: int = 6
     max_subflows: int = 64
     grow_most: int = 32
+    grow_above: float = 100e3
     grow_look: float = 0.5
     grow_span: float = 1.0
     grow_rounds: int = 5

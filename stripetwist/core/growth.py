@@ -1,7 +1,6 @@
 """How many subflows a session should have: more for as long as that brings more."""
 
 from stripetwist.core.config import Limits
-from stripetwist.core.subflow import INITIAL_WINDOW
 
 # Goodput that differs by more from what it was before is still on its way.
 _STEADY = 0.15
@@ -80,8 +79,7 @@ class Growth:
             return self.count
         goodput = (moved - self._from) / span
         self._begin(now, moved)
-        # What fits into the windows that TCP starts with needs no more of them.
-        if goodput * rtt * 2 < self.count * INITIAL_WINDOW:
+        if goodput < limits.grow_above:
             self._quiet(now, moved)
         elif self._tried_from:
             self._busy_at = now
@@ -93,7 +91,9 @@ class Growth:
 
     def _quiet(self, now: float, moved: int) -> None:
         self._base = 0.0
-        self._give_up()
+        if self._tried_from:
+            self._give_up()
+            self._next_trial = now + self._limits.grow_again
         if now - self._busy_at >= self._limits.grow_forget:
             self._rest(now, moved)
 

@@ -138,15 +138,19 @@ class Client(MultiService):
 
     async def up(self, patience: float) -> SessionDriver:
         """
-        The session, with all its subflows or those that are up after C{patience} seconds.
+        The session, with all its subflows or those that have come up in time.
 
+        @param patience: seconds to wait; once one is up the others have two at most.
         @raise StartupError: there is none, or the first dial has failed.
         """
         clock, dialer = self._ground.clock, self.dialer
         until = clock.seconds() + patience
+        came = False
         while clock.seconds() < until:
             if dialer.driver is not None and len(dialer.driver.connections) >= dialer.wanted:
                 return dialer.driver
+            if dialer.is_alive() and not came:
+                came, until = True, min(until, clock.seconds() + _TELL_AFTER)
             if dialer.last_error and not dialer.is_alive():
                 break
             await deferLater(clock, _LOOK_EVERY)

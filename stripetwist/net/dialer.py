@@ -175,6 +175,12 @@ class Dialer(Service):
         if self._rests or self._stopped is not None:
             return
         if self._growth.count != before:
+            self.log.info(
+                "session with {address}: {count} connections from now on, {before} before",
+                address=self.link.address,
+                count=self._growth.count,
+                before=before,
+            )
             self._fit(self._growth.count)
         if now - self._used_at < 2 * self.limits.grow_forget:
             self._growing = self.clock.callLater(self.limits.grow_look, self._grow)
@@ -218,7 +224,9 @@ class Dialer(Service):
         why = self.last_error or "no answer yet"
         if self._stopped is not None:
             why = "the client is shutting down"
-        sentence = f"no connection to the server {self.link.address}: {why}"
+        where = self.link.address
+        known = why.startswith((where, f"the server {where}"))
+        sentence = why if known else f"no connection to the server {where}: {why}"
         return OpenRefused(Code.NET_UNREACHABLE, sentence)
 
     # ---- places call these

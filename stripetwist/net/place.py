@@ -160,7 +160,7 @@ class Place:
         self._finding = None
         why = "for a reason that the log of this program tells"
         if isinstance(failure.value, OpenRefused):
-            why = failure.value.sentence
+            why = failure.value.sentence.replace("the exit's", "this machine's")
         elif not failure.check(CancelledError):
             self.log.failure("a dial failed", failure)
         self._failed(f"the server {self.path.where} was not found: {why}")

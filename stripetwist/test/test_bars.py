@@ -1,6 +1,8 @@
 """L{stripetwist.bars}: bars on a terminal, lines elsewhere."""
 
 import io
+import os
+import shutil
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -117,3 +119,12 @@ class ScreenTests(SynchronousTestCase):
         stream = Stream("ascii")
         self.screen(stream).finish(ROWS, 80.0)
         self.assertIn("####", stream.text())
+
+    def test_a_terminal_too_narrow(self) -> None:
+        """Lines that wrap cannot be drawn over: there is text instead."""
+        stream = Stream(terminal=True)
+        for columns, drawn in ((40, False), (80, True)):
+            self.patch(
+                shutil, "get_terminal_size", lambda size=columns: os.terminal_size((size, 24))
+            )
+            self.assertEqual(Screen(stream, {"TERM": "xterm"}).is_terminal, drawn)

@@ -41,6 +41,11 @@ class BenchSettingsTests(SynchronousTestCase):
         file.write_text(LINK.format())
         self.assertEqual(self.read("--server", str(file)).link(), LINK)
 
+    def test_its_own_options_are_no_variables(self) -> None:
+        """A client that meets them would wonder."""
+        found = self.read(STRIPETWIST_SECONDS="nonsense", STRIPETWIST_SERVER=LINK.format())
+        self.assertEqual((found.seconds, found.server), (10.0, LINK))
+
     def test_refusals(self) -> None:
         """One sentence each, and no secret in any."""
         self.assertIn("$STRIPETWIST_SERVER", self.refusal())

@@ -99,7 +99,7 @@ class GrowthTests(SynchronousTestCase):
         self.assertEqual(line.run(5), 6)
 
     def test_little_to_do(self) -> None:
-        """What the first windows carry needs no more of them."""
+        """What is carried in no hurry needs no more of them, however near the server is."""
         line = Line(lambda count, _: 0.4 * MBIT)
         line.run(60)
         self.assertEqual({count for _, count in line.counts}, {6})
@@ -111,6 +111,22 @@ class GrowthTests(SynchronousTestCase):
         before = line.growth.count
         self.assertLessEqual(line.run(4), before)
         self.assertEqual(line.run(60), 6)
+
+    def test_a_limiter_nearby(self) -> None:
+        """Round trips of a millisecond, and 2 Mbit/s for each connection."""
+        line = Line(lambda count, _: min(count * 2, 300) * MBIT, 0.001)
+        self.assertEqual(line.run(30), 32)
+
+    def test_no_flapping(self) -> None:
+        """Pauses that cut trials short bring no trial after each."""
+        line = Line(lambda count, now: 10 * MBIT if now % 4 < 2.5 else 0.0)
+        line.run(120)
+        starts = [
+            when
+            for (when, count), (_, before) in zip(line.counts[1:], line.counts, strict=False)
+            if count > before
+        ]
+        self.assertLessEqual(len(starts), 4)
 
     def test_it_tries_again(self) -> None:
         """A line that becomes lossy is noticed, a while after."""

@@ -92,11 +92,16 @@ def _read_back(choice: str) -> str:
 
 def run(asked: argparse.Namespace) -> None:
     """Measure a table."""
+    if min(asked.runs, asked.seconds, asked.streams) <= 0:
+        raise BenchError("--runs, --seconds and --streams take numbers above 0")
     if asked.table not in TABLES:
         raise BenchError(f"there is no table {asked.table}; there are {', '.join(TABLES)}")
     table = TABLES[asked.table]
     cases, peers = chosen_cases(table, asked.cases), chosen_peers(table, asked)
     against = asked.against or table.against
+    if asked.against and asked.against not in [peer.label for peer in peers]:
+        labels = ", ".join(peer.label for peer in peers)
+        raise BenchError(f"--against {asked.against} is not measured; there are {labels}")
     choices = asked.congestion.split(",")
     with ExitStack() as stack:
         for choice in choices:
@@ -128,7 +133,7 @@ def main() -> int:
     raise_descriptors()
     try:
         run(asked)
-    except BenchError as error:
+    except (BenchError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -214,8 +214,9 @@ PEERS = {
 
 def choose(names: list[str], subflows: list[str]) -> list[Peer]:
     """These peers, those that stripe once for each number of connections; auto is ours alone."""
-    if not all(count == "auto" or count.isdecimal() for count in subflows):
-        raise BenchError(f"--subflows {','.join(subflows)}: give numbers, or auto, as in 6,auto")
+    if not all(count == "auto" or count in map(str, range(1, 65)) for count in subflows):
+        said = ",".join(subflows)
+        raise BenchError(f"--subflows {said}: give numbers from 1 to 64, or auto, as in 6,auto")
     chosen = []
     for name in names:
         if name not in PEERS:

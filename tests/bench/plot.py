@@ -68,7 +68,11 @@ def main() -> int:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    cases = first_runs(sys.argv[1])
+    try:
+        cases = first_runs(sys.argv[1])
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        print(f"{sys.argv[1]} holds no rows of tests/bench: {error}", file=sys.stderr)
+        return 1
     if not cases:
         print(f"{sys.argv[1]} has no goodput over time; bulk and paths have", file=sys.stderr)
         return 1
@@ -77,7 +81,11 @@ def main() -> int:
     )
     for place, (case, rows) in zip(axes.flat, cases.items(), strict=True):
         draw(place, case, rows)
-    figure.savefig(sys.argv[2])
+    try:
+        figure.savefig(sys.argv[2])
+    except (OSError, ValueError) as error:
+        print(f"{sys.argv[2]} cannot be written: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
