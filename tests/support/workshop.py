@@ -104,7 +104,7 @@ class Workshop:
         server: "Server | str",
         *options: str,
         through: int = 0,
-        subflows: int = 6,
+        subflows: int | str = 6,
         style: str = "twistd",
         **environment: str,
     ) -> Client:
