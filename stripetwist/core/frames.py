@@ -268,6 +268,9 @@ def parse_text(payload: bytes) -> str:
 
 _TLV_ADDRESS, _TLV_EXIT = 1, 2
 
+# A label and its value, of 63 characters each.
+MAX_EXIT = 127
+
 
 def pack_open(stream: int, credit: int, request: OpenRequest) -> bytes:
     """OPEN: a stream, what it is to reach, and how far the other side may send on it."""
@@ -297,7 +300,7 @@ def parse_open(kind: int, payload: bytes) -> OpenRequest:
     decoded = Target.decode(address)
     if decoded is None or decoded[1] != len(address):
         raise FramingError(Code.PROTOCOL, "OPEN without a whole address")
-    exit_name = printable(fields.get(_TLV_EXIT, b"").decode("utf-8", "replace"), 64)
+    exit_name = printable(fields.get(_TLV_EXIT, b"").decode("utf-8", "replace"), MAX_EXIT)
     try:
         return OpenRequest(decoded[0], Kind(kind), exit_name)
     except ValueError:

@@ -1,0 +1,189 @@
+"""A pool of workers: who is meant, who is next, and who is counted out."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Protocol
+
+from stripetwist.core.target import OpenRequest
+
+ANY, SERVER = "any", "server"
+
+# Without an answer for so long, in seconds, while streams are being opened on it.
+UNANSWERED = 10.0
+
+_NAME = re.compile(r"[a-z0-9-]{1,63}\Z")
+_LABEL = re.compile(r"([a-z0-9._-]{1,63})=([a-z0-9._-]{1,63})\Z")
+
+
+class Worker(Protocol):
+    """
+    An agent as the pool knows it: somewhere to open streams.
+
+    @ivar name: unique among the living.
+    @ivar labels: what its user says of it.
+    @ivar capacity: the most streams at a time; 0 for no limit.
+    @ivar weight: its share beside others, 1 to 1000.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    capacity: int
+    weight: int
+
+    @property
+    def active(self) -> int:
+        """How many streams are open or being opened on it."""
+
+    @property
+    def is_able(self) -> bool:
+        """Whether it has a living subflow and takes new streams."""
+
+    def open(self, request: OpenRequest) -> Any:
+        """Have it reach a target, as an opener does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """
+    Which exit is meant: any agent, those with a name or a label, or the server itself.
+
+    @ivar text: as users write it.
+    """
+
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Selector":
+        """
+        Read C{any}, C{server}, C{NAME} or C{LABEL=VALUE}.
+
+        @raise ValueError: it is none of these; the words say what to write.
+        """
+        if not (_NAME.match(text) or _LABEL.match(text)):
+            raise ValueError(
+                "an exit is any, server, an agent's name (a-z, 0-9 and -), or a LABEL=VALUE"
+            )
+        return cls(text)
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it means the server itself."""
+        return self.text == SERVER
+
+    def fits(self, worker: Worker) -> bool:
+        """Whether it means that worker, among others perhaps."""
+        label, equals, value = self.text.partition("=")
+        if equals:
+            return worker.labels.get(label) == value
+        return self.text in (ANY, worker.name)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(slots=True)
+class _Place:
+    """
+    A worker, and what was seen of it.
+
+    @ivar turn: a number that grows, from when it was last chosen.
+    @ivar heard_at: when it last answered an open, in whatever way.
+    @ivar out_until: counted out since it did not answer, and given one more chance then.
+    """
+
+    worker: Worker
+    turn: int = 0
+    heard_at: float = -inf
+    out_until: float = -inf
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it takes one more stream."""
+        worker = self.worker
+        return worker.is_able and (not worker.capacity or worker.active < worker.capacity)
+
+    @property
+    def load(self) -> tuple[float, int]:
+        """Who has the least is next: by streams for its weight, then by turns."""
+        return (self.worker.active + 1) / self.worker.weight, self.turn
+
+
+class Roster:
+    """
+    The workers that live, and which of them is next.
+
+    The next is who would have the fewest streams for its weight; equals take turns.  Who has
+    left an open unanswered for L{UNANSWERED} seconds, and answered no other meanwhile, is
+    counted out until it answers.  Lest nobody ask it any more, it is given one open in as
+    much time.
+    """
+
+    def __init__(self, workers: Callable[[], Iterable[Worker]]) -> None:
+        """
+        @param workers: the living, in order of arrival.
+        """
+        self._workers = workers
+        self._places: dict[int, _Place] = {}
+        self._turns = 0
+
+    def living(self) -> list[Worker]:
+        """All of them, able or not."""
+        return list(self._workers())
+
+    def has(self, selector: Selector, now: float, tried: Sequence[Worker] = ()) -> bool:
+        """Whether one of those that are meant, and are not counted out, takes a stream."""
+        return any(one.out_until <= now for one in self._free(selector, tried))
+
+    def choose(
+        self, selector: Selector, now: float, tried: Sequence[Worker] = (), at_worst: bool = False
+    ) -> Worker | None:
+        """
+        The next of those that are meant; C{None} if none of them takes a stream.
+
+        @param tried: those that are not wanted any more.
+        @param at_worst: take one that is counted out rather than none.
+        """
+        free = self._free(selector, tried)
+        sound = [one for one in free if one.out_until <= now]
+        best = min(sound or (free if at_worst else []), key=lambda one: one.load, default=None)
+        if best is None:
+            return None
+        self._turns += 1
+        best.turn = self._turns
+        if best.out_until > -inf:
+            best.out_until = now + UNANSWERED
+        return best.worker
+
+    def answered(self, worker: Worker, now: float) -> None:
+        """It has answered an open, in whatever way."""
+        place = self._places.get(id(worker))
+        if place is not None:
+            place.heard_at, place.out_until = now, -inf
+
+    def unanswered(self, worker: Worker, now: float) -> bool:
+        """It was asked L{UNANSWERED} seconds ago; whether it is counted out for that."""
+        place = self._places.get(id(worker))
+        if place is None or now - place.heard_at < UNANSWERED:
+            return False
+        place.out_until = now + UNANSWERED
+        return True
+
+    def _free(self, selector: Selector, tried: Sequence[Worker]) -> list[_Place]:
+        """The places of those that are meant and take a stream."""
+        return [
+            one
+            for one in self._living()
+            if selector.fits(one.worker)
+            and one.is_free
+            and not any(one.worker is other for other in tried)
+        ]
+
+    def _living(self) -> list[_Place]:
+        """A place for each that lives; what was seen of the others is forgotten."""
+        old = self._places
+        self._places = {
+            id(worker): old.get(id(worker)) or _Place(worker) for worker in self._workers()
+        }
+        return list(self._places.values())

@@ -1,0 +1,135 @@
+"""The way out through agents: one is chosen, and another if that one does not reach it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime, ITransport
+from twisted.python.failure import Failure
+
+from stripetwist.core.config import Limits
+from stripetwist.core.errors import Code, OpenRefused
+from stripetwist.core.pool import UNANSWERED, Roster, Selector, Worker
+from stripetwist.core.target import OpenRequest
+from stripetwist.net.opener import Opener
+from stripetwist.net.race import shown
+
+
+class _Ask:
+    """
+    One worker that is asked for a target.
+
+    A worker that is counted out meanwhile is left, if there is somebody else to ask; what it
+    may answer yet shows that it lives, and is not used.
+
+    @ivar answer: the target's connection, or why there is none.
+    """
+
+    def __init__(
+        self, pool: "Pool", worker: Worker, request: OpenRequest, tried: Sequence[Worker]
+    ) -> None:
+        self._pool = pool
+        self._worker = worker
+        self._tried = tried
+        self._left = False
+        self.answer: Deferred[ITransport] = Deferred(lambda _: self._opening.cancel())
+        self._timer = pool.clock.callLater(UNANSWERED, self._late)
+        self._opening: Deferred[Any] = maybeDeferred(worker.open, request)
+        self._opening.addBoth(self._answered)
+
+    def _late(self) -> None:
+        pool = self._pool
+        is_out = pool.roster.unanswered(self._worker, pool.clock.seconds())
+        if is_out and pool.has_more(self._tried):
+            self._left = True
+            why = f"agent {self._worker.name} has not answered for {UNANSWERED:g} s"
+            self.answer.errback(OpenRefused(Code.TIMEOUT, why))
+
+    def _answered(self, result: Any) -> None:
+        if self._timer.active():
+            self._timer.cancel()
+        failed = isinstance(result, Failure)
+        if not failed or not result.check(CancelledError):
+            self._pool.roster.answered(self._worker, self._pool.clock.seconds())
+        if not self._left:
+            (self.answer.errback if failed else self.answer.callback)(result)
+        elif not failed:
+            result.abortConnection()
+
+
+class Pool:
+    """
+    Has one of several agents reach a target.
+
+    A refusal, or a death before the target has answered, is tried on another, each once and
+    for C{limits.connect_total} seconds in all; the last refusal is the one that is told.
+
+    @ivar clock: of the workers' time to answer.
+    @ivar roster: who there is; shared by all pools of a process.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        selector: Selector,
+        fallback: Opener | None,
+        clock: IReactorTime,
+        limits: Limits,
+    ) -> None:
+        """
+        @param selector: which of them are meant.
+        @param fallback: reaches targets while none of these takes streams.
+        """
+        self.roster = roster
+        self.clock = clock
+        self._selector = selector
+        self._fallback = fallback
+        self._limits = limits
+
+    def open(self, request: OpenRequest) -> Deferred[ITransport]:
+        """
+        Connect to a target; see L{stripetwist.net.opener.Opener}.
+
+        @return: fails with L{OpenRefused}.
+        """
+        return Deferred.fromCoroutine(self._open(replace(request, exit="")))
+
+    async def _open(self, request: OpenRequest) -> ITransport:
+        until = self.clock.seconds() + self._limits.connect_total
+        tried: list[Worker] = []
+        refusal: OpenRefused | None = None
+        while self.clock.seconds() < until and (worker := self._next(tried)) is not None:
+            tried.append(worker)
+            try:
+                return await _Ask(self, worker, request, tried).answer
+            except OpenRefused as error:
+                refusal = error
+        if self._falls_back():
+            return await self._fallback.open(request)  # type: ignore[union-attr]
+        raise refusal or self._nobody(request)
+
+    def _next(self, tried: Sequence[Worker]) -> Worker | None:
+        # Before nobody is asked, somebody is who may not answer.
+        at_worst = self._fallback is None and not tried
+        return self.roster.choose(self._selector, self.clock.seconds(), tried, at_worst)
+
+    def has_more(self, tried: Sequence[Worker]) -> bool:
+        """Whether there is somebody to ask beside those."""
+        now = self.clock.seconds()
+        return self.roster.has(self._selector, now, tried) or self._falls_back()
+
+    def _falls_back(self) -> bool:
+        """Whether it is for the fallback to reach targets."""
+        now = self.clock.seconds()
+        return self._fallback is not None and not self.roster.has(self._selector, now)
+
+    def _nobody(self, request: OpenRequest) -> OpenRefused:
+        """Why nobody was asked."""
+        fitting = [one for one in self.roster.living() if self._selector.fits(one)]
+        where = f"{shown(request.target)} is refused: "
+        if any(one.is_able for one in fitting):
+            why = f"the agents of exit {self._selector} have as many streams as they take"
+            return OpenRefused(Code.OVERLOAD, f"{where}{why}; try again")
+        why = f"no agent is there for exit {self._selector}"
+        return OpenRefused(Code.NO_WORKER, f"{where}{why}; start stripe-agent, or wait for it")

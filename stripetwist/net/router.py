@@ -1,0 +1,87 @@
+"""The server's way out: by the exit that is asked for, and who may ask for it."""
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime, ITransport
+
+from stripetwist.core.config import Limits
+from stripetwist.core.errors import Code, OpenRefused
+from stripetwist.core.pool import SERVER, Roster, Selector
+from stripetwist.core.target import OpenRequest
+from stripetwist.net.keyfile import Key
+from stripetwist.net.opener import Opener
+from stripetwist.net.pool import Pool
+from stripetwist.net.race import shown
+
+# So many names fit into a sentence.
+_MOST_NAMES = 8
+
+
+class Router:
+    """
+    Reaches targets from the server itself, or through the agents that a request names.
+
+    @ivar fallback: reaches what the server's own ports are asked for while no agent can;
+        C{None} for nothing.  A peer that names an exit gets that or a refusal.
+    """
+
+    def __init__(
+        self,
+        direct: Opener,
+        roster: Roster,
+        key_of: Callable[[str], Key | None],
+        clock: IReactorTime,
+        limits: Limits,
+    ) -> None:
+        """
+        @param direct: reaches targets from here.
+        @param key_of: the key of that id, if it is good.
+        """
+        self.fallback: Opener | None = None
+        self._direct = direct
+        self._roster = roster
+        self._key_of = key_of
+        self._clock = clock
+        self._limits = limits
+
+    def open(self, request: OpenRequest) -> Deferred[ITransport]:
+        """See L{Opener.open}."""
+        try:
+            selector = Selector.parse(request.exit or SERVER)
+        except ValueError as error:
+            return fail(_refused(request, Code.NO_WORKER, str(error)))
+        may_ask = self._rights_of(request.key_id)
+        if may_ask is None:
+            why = "this key was revoked or has expired"
+            return fail(_refused(request, Code.NOT_ALLOWED, why))
+        if not may_ask(selector.text):
+            why = f"this key may not use the exit {selector}; list it in the key's exits there"
+            return fail(_refused(request, Code.NOT_ALLOWED, why))
+        if selector.is_server:
+            return self._direct.open(request)
+        fallback = None if request.key_id else self.fallback
+        if fallback is None and not any(map(selector.fits, self._roster.living())):
+            why = f"no agent is there for exit {selector}{self._others(may_ask)}"
+            return fail(_refused(request, Code.NO_WORKER, why))
+        pool = Pool(self._roster, selector, fallback, self._clock, self._limits)
+        return pool.open(request)
+
+    def _rights_of(self, key_id: str) -> Callable[[str], bool] | None:
+        """Which exits that key may use; all for a local user, who has no key."""
+        if not key_id:
+            return lambda _: True
+        key = self._key_of(key_id)
+        return None if key is None else key.allows_exit
+
+    def _others(self, may_ask: Callable[[str], bool]) -> str:
+        """Which agents there are, as far as the asker may know."""
+        names = [one.name for one in self._roster.living() if may_ask(one.name)]
+        if not names:
+            return ""
+        more = ", ..." if len(names) > _MOST_NAMES else ""
+        return f"; there is {', '.join(names[:_MOST_NAMES])}{more}"
+
+
+def _refused(request: OpenRequest, code: Code, why: str) -> OpenRefused:
+    return OpenRefused(code, f"{shown(request.target)} is refused: {why}")

@@ -1,0 +1,201 @@
+"""L{stripetwist.net.pool}: targets reached by one of several agents."""
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from stripetwist.core.errors import Code
+from stripetwist.core.pool import Selector
+from stripetwist.core.target import OpenRequest
+from stripetwist.net.pool import Pool
+from stripetwist.test.pool_case import LIMITS, WEB, FakeWorker, PoolCase
+
+
+class PoolOpenerCase(PoolCase):
+    """One pool."""
+
+    def setUp(self) -> None:
+        """Of all, with a way out besides."""
+        super().setUp()
+        self.direct = FakeWorker("direct")
+        self.pool = self.make()
+
+    def make(self, selector: str = "any", fallback: Any = None) -> Pool:
+        """A pool of those."""
+        return Pool(self.roster, Selector(selector), fallback, self.clock, LIMITS)
+
+    def open(self, pool: Pool | None = None) -> "Deferred[Any]":
+        """Ask for a target."""
+        return (pool or self.pool).open(OpenRequest(WEB.target, exit="any", key_id="desk"))
+
+
+class PoolTests(PoolOpenerCase):
+    """Refusals, deaths, fallbacks."""
+
+    def test_reached(self) -> None:
+        """By the next one, which is not told of the exit that was asked for."""
+        opening = self.open()
+        self.assertNoResult(opening)
+        far = self.attic.reach()
+        self.assertIs(self.successResultOf(opening), far)
+        self.assertEqual(self.attic.requests, [OpenRequest(WEB.target, key_id="desk")])
+
+    def test_refused(self) -> None:
+        """Each is asked once; the last refusal is told."""
+        opening = self.open()
+        self.attic.refuse(Code.REFUSED_BY_TARGET)
+        self.barn.refuse(Code.DNS_FAIL)
+        self.assertNoResult(opening)
+        self.cellar.refuse(Code.NOT_ALLOWED, "not from the cellar")
+        self.assertEqual(self.refusal(opening, Code.NOT_ALLOWED), "not from the cellar")
+        self.assertEqual([len(one.opens) for one in self.workers], [1, 1, 1])
+
+    def test_refused_by_one(self) -> None:
+        """Another reaches it."""
+        opening = self.open()
+        self.attic.refuse(Code.HOST_UNREACHABLE)
+        self.assert_reached(opening, self.barn)
+
+    def test_death_before_the_answer(self) -> None:
+        """Another is asked; whoever had been answered is not."""
+        reached = self.open()
+        self.attic.reach()
+        self.successResultOf(reached)
+        waiting = [self.open() for _ in range(3)]
+        self.assertEqual(self.asked(), ["attic", "barn", "cellar"])
+        self.attic.die()
+        self.assertEqual(self.asked(), ["barn", "barn", "cellar"])
+        self.barn.die()
+        self.cellar.die()
+        for one in waiting:
+            self.refusal(one, Code.GENERAL)
+
+    def test_a_worker_that_raises(self) -> None:
+        """It is no refusal, so nobody else is asked."""
+        self.patch(self.attic, "open", lambda _: 1 / 0)
+        self.failureResultOf(self.open(), ZeroDivisionError)
+
+    def test_no_end_of_trying(self) -> None:
+        """After the time of all addresses the last refusal is told."""
+        opening = self.open()
+        for worker in (self.attic, self.barn):
+            self.clock.advance(LIMITS.connect_total / 2)
+            if len(worker.opens) and not worker.opens[0].called:
+                worker.refuse(Code.TIMEOUT)
+        self.refusal(opening, Code.TIMEOUT)
+
+    def test_cancelled(self) -> None:
+        """So is the open under way, and nobody else is asked."""
+        opening = self.open()
+        opening.cancel()
+        self.failureResultOf(opening, CancelledError)
+        self.assertEqual((self.attic.cancelled, self.asked()), (1, []))
+
+    def test_nobody(self) -> None:
+        """None is there, none takes streams, all are full: each has its sentence."""
+        for one in self.workers:
+            one.capacity = one.active = 1
+        sentence = self.refusal(self.open(), Code.OVERLOAD)
+        self.assertIn("example.test:80 is refused: the agents of exit any have as many", sentence)
+        for one in self.workers:
+            one.is_able = False
+        sentence = self.refusal(self.open(), Code.NO_WORKER)
+        self.assertIn("example.test:80 is refused: no agent is there for exit any", sentence)
+        self.refusal(self.open(self.make("garage")), Code.NO_WORKER)
+
+    def test_fallback(self) -> None:
+        """While none is able; back as soon as one is."""
+        pool = self.make(fallback=self.direct)
+        for one in self.workers:
+            one.is_able = False
+        opening = self.open(pool)
+        self.assert_reached(opening, self.direct)
+        self.cellar.is_able = True
+        opening = self.open(pool)
+        self.assertEqual(self.asked(), ["cellar"])
+        self.cellar.die()
+        self.assert_reached(opening, self.direct)
+
+    def test_fallback_is_not_for_refusals(self) -> None:
+        """What agents that are there refuse is refused."""
+        opening = self.open(self.make("attic", self.direct))
+        self.attic.refuse(Code.NOT_ALLOWED)
+        self.refusal(opening, Code.NOT_ALLOWED)
+        self.assertEqual(self.direct.opens, [])
+
+    def test_fallback_cancelled(self) -> None:
+        """It is the fallback's open that is under way."""
+        opening = self.open(self.make("garage", self.direct))
+        opening.cancel()
+        self.failureResultOf(opening, CancelledError)
+        self.assertEqual(self.direct.cancelled, 1)
+
+
+class SilentTests(PoolOpenerCase):
+    """Workers that do not answer."""
+
+    def test_another_is_asked(self) -> None:
+        """After ten seconds; what the first says then is not used, but brings it back."""
+        opening = self.open()
+        self.clock.advance(9.9)
+        self.assertEqual(self.asked(), ["attic"])
+        self.clock.advance(0.1)
+        self.assertEqual(self.asked(), ["attic", "barn"])
+        self.assert_reached(opening, self.barn)
+        others = [self.open() for _ in range(4)]
+        self.assertEqual(self.asked(), ["attic", "barn", "barn", "cellar", "cellar"])
+        self.assertTrue(self.attic.reach().aborted)
+        others.append(self.open())
+        self.assertEqual(self.asked()[0], "attic")
+        for one in others:
+            one.cancel()
+            self.failureResultOf(one)
+
+    def test_it_refuses_late(self) -> None:
+        """That brings it back as well, and is told to nobody."""
+        opening = self.open(self.make("attic", self.direct))
+        self.clock.advance(10)
+        self.assertEqual(len(self.direct.opens), 1)
+        self.attic.refuse(Code.TIMEOUT)
+        self.assertNoResult(opening)
+        self.direct.reach()
+        self.successResultOf(opening)
+        self.assertTrue(self.roster.has(Selector("attic"), self.clock.seconds()))
+
+    def test_nobody_else(self) -> None:
+        """Then it is waited for, and asked by others too."""
+        pool = self.make("attic")
+        opening = self.open(pool)
+        self.clock.advance(12)
+        self.assertNoResult(opening)
+        other = self.open(pool)
+        self.attic.reach()
+        self.successResultOf(other)
+        self.attic.opens[0].callback("late")
+        self.assertEqual(self.successResultOf(opening), "late")
+
+    def test_all_of_them(self) -> None:
+        """The fallback is asked while all are counted out."""
+        pool = self.make(fallback=self.direct)
+        waiting = [self.open(pool) for _ in range(3)]
+        self.clock.advance(10)
+        self.assertEqual(len(self.direct.opens), 1)
+        self.assertEqual(self.asked().count("attic"), 1)
+        late = self.open(pool)
+        self.assert_reached(late, self.direct)
+        for one in waiting:
+            one.cancel()
+            self.failureResultOf(one, CancelledError)
+
+    def test_a_slow_target_among_others(self) -> None:
+        """A worker that answers others is not counted out."""
+        slow = self.open()
+        self.clock.advance(5)
+        for _ in range(3):
+            opening = self.open(self.make("attic"))
+            self.attic.reach()
+            self.successResultOf(opening)
+        self.clock.advance(8)
+        self.assertEqual(self.asked(), ["attic"])
+        slow.cancel()
+        self.failureResultOf(slow, CancelledError)
