@@ -18,13 +18,12 @@ from stripetwist.net.instance import AUTO, Instance, ground_for
 from stripetwist.net.keystore import KeyStore
 from stripetwist.net.logs import limit_level
 from stripetwist.net.server import Server
-from stripetwist.net.socks import SocksFactory
 from stripetwist.net.state import StateDirectory
 from stripetwist.net.tls import ServerCreator
 from stripetwist.net.userfile import UsersError
-from stripetwist.net.users import Threads, Users
 from stripetwist.options import ClientOptions
 from stripetwist.settings import ClientSettings
+from stripetwist.ways_in import WaysIn
 
 _LOOPBACK = "127.0.0.1"
 
@@ -63,35 +62,15 @@ def _make(settings: ClientSettings, reactor: Any) -> IService:
     client.wants_bbr = settings.congestion == AUTO
     client.opener.targets = settings.log_targets
     instance = Instance(reactor, ground, state, "client", client.snapshot)
-    users = _users(reactor, ground, settings)
-    front = SocksFactory(
-        client.opener,
-        ground.clock,
-        ground.limits,
-        users,
-        settings.sources,
-        optimistic=settings.optimistic,
-        max_connections=instance.connections,
-    )
-    client.listen(settings.socks, front)
-
-    def reload() -> None:
-        if users is not None:
-            users.refresh()
+    ways_in = WaysIn(reactor, ground, settings, client.opener, instance.connections)
+    ways_in.open(client.listen)
 
     if own is not None:
         own.setServiceParent(instance)
     client.setServiceParent(instance)
-    instance.serve_control({"reload": lambda _: reload()})
-    instance.watch_signals(client.leave, client.is_idle, reload)
+    instance.serve_control({"reload": lambda _: ways_in.reload()})
+    instance.watch_signals(client.leave, client.is_idle, ways_in.reload)
     return instance
-
-
-def _users(reactor: Any, ground: Ground, settings: ClientSettings) -> Users | None:
-    """Who may use the proxy port, if that is limited."""
-    if settings.users is None:
-        return None
-    return Users(settings.users, ground.clock, Threads(reactor))
 
 
 def own_server(reactor: Any, ground: Ground, reaches: Sequence[str]) -> tuple[Server, Link]:

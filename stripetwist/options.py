@@ -236,11 +236,11 @@ def open_closed_streams() -> None:
 
 
 def _elsewhere(kind: type) -> dict[str, str]:
-    """The options that a command has not, and the command that has them."""
+    """The options that a command has not, and the first command that has them."""
     own = options_of(kind)
     return {
         name: command
-        for command, other in _COMMANDS.items()
+        for command, other in reversed(_COMMANDS.items())
         for name in options_of(other)
         if name not in own
     }

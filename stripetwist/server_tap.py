@@ -28,8 +28,11 @@ from stripetwist.net.logs import limit_level
 from stripetwist.net.server import Server
 from stripetwist.net.state import StateDirectory
 from stripetwist.net.tls import ServerCreator
+from stripetwist.net.userfile import UsersError
 from stripetwist.options import ServerOptions
 from stripetwist.settings import ServerSettings
+from stripetwist.values import DIRECT
+from stripetwist.ways_in import WaysIn
 
 KEYS_FILE = "keys.toml"
 
@@ -40,7 +43,7 @@ class Options(ServerOptions):
 
 def makeService(options: Options, reactor: Any = None) -> IService:
     """
-    A door for sessions, an exit behind it, and a control socket.
+    A door for sessions, the ways out behind it, its own ports, and a control socket.
 
     @raise SystemExit: it cannot start; one sentence says why.
     """
@@ -48,7 +51,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         from twisted.internet import reactor  # noqa: TID251 - a tap's privilege
     try:
         return _make(options.settings, reactor)
-    except StartupError as error:
+    except (StartupError, UsersError) as error:
         raise SystemExit(str(error)) from None
 
 
@@ -66,9 +69,16 @@ def _make(settings: ServerSettings, reactor: Any) -> IService:
     write_own_links(state.path, keys.keys(), link)
 
     instance = Instance(reactor, ground, state, "server", server.snapshot)
+    ways_in = WaysIn(reactor, ground, settings, server.witness, instance.connections)
+    ways_in.open(server.listen_locally)
+
+    def reload() -> None:
+        server.look()
+        ways_in.reload()
+
     server.setServiceParent(instance)
-    instance.serve_control({"reload": lambda _: server.look()})
-    instance.watch_signals(server.leave, server.is_idle, server.look)
+    instance.serve_control({"reload": lambda _: reload()})
+    instance.watch_signals(server.leave, server.is_idle, reload)
     has_key = any(key.role == "client" for key in keys.keys())  # noqa: SIM118
     instance.show(_greeting(settings, state, link, fresh, has_key))
     return instance
@@ -86,6 +96,8 @@ def _server(
     server = Server(reactor, ground, keys, settings.policy(), creator)
     server.certificates = files
     server.witness.targets = settings.log_targets
+    if settings.fallback == DIRECT:
+        server.router.fallback = server.direct
     return server
 
 
@@ -154,10 +166,23 @@ def _greeting(
         f"stripetwist {'.'.join(__version__.split('.')[:2])} server",
         f"  listens     {where}, {guard}",
         f"  reaches     {reaches}",
+        *_ways_in(settings),
         f"  state       {shown_folder}      back this directory up: it is the identity",
         f"  address     {_address(settings, link)}",
         *what_next,
     ]
+
+
+def _ways_in(settings: ServerSettings) -> list[str]:
+    """Its own ports, and where what comes in there leaves."""
+    leaves = "leaves here"
+    if not settings.exit.is_server:
+        otherwise = "else here" if settings.fallback == DIRECT else "else is refused"
+        leaves = f"leaves at exit {settings.exit}, {otherwise}"
+    lines = [] if settings.socks is None else [f"  proxy       {settings.socks}, SOCKS5, {leaves}"]
+    for one in settings.forwards:
+        lines.append(f"  forward     {one.listen} leads to {one.target}, {leaves}")
+    return lines
 
 
 def _listens(address: Address) -> str:

@@ -8,19 +8,24 @@ from stripetwist.core.address import LOOPBACK_HOST, Address
 from stripetwist.core.config import MIB, Limits
 from stripetwist.core.link import Link
 from stripetwist.core.policy import Policy
+from stripetwist.core.pool import ANY, SERVER, Selector
 from stripetwist.core.way import Way
 from stripetwist.net.keystore import read_link
 from stripetwist.net.memory import usable_memory
-from stripetwist.sources import flag, option
+from stripetwist.sources import flag, option, same_option
 from stripetwist.values import (
     LOOPBACK,
+    REFUSE,
     Advertised,
+    Forward,
     Network,
     Server,
     advertised,
     congestion,
     count,
     count_or_auto,
+    fallback,
+    forward,
     local_address,
     log_level,
     network,
@@ -144,8 +149,25 @@ class ClientSettings(CommonSettings):
         "CIDR",
         network,
         (),
-        "Let only these addresses and networks use the proxy port.",
+        "Let only these addresses and networks use the proxy port and the forwarded ones.",
         repeatable=True,
+    )
+    forwards: tuple[Forward, ...] = option(
+        "forward",
+        "LISTEN=HOST:PORT",
+        forward,
+        (),
+        "Open a port, each connection to which leads to HOST:PORT; a port alone for LISTEN "
+        "means this machine only.",
+        repeatable=True,
+    )
+    exit: Selector = option(
+        "exit",
+        "server|any|NAME|LABEL=VALUE",
+        Selector.parse,
+        Selector(SERVER),
+        "Have targets reached from the server, or from an agent that has dialed in there: any, "
+        "the one called NAME, or one of those with a label.",
     )
     subflows: int | None = option(
         "subflows",
@@ -193,12 +215,17 @@ class ClientSettings(CommonSettings):
                 "there is no server to dial; give --server LINK or FILE, or $STRIPETWIST_SERVER, "
                 f"or try --server {LOOPBACK} on this machine alone"
             )
-        if not (self.socks.is_local or self.users or self.sources):
-            return (
-                f"--socks {self.socks} is open to other machines; "
-                "say who may use it with --users FILE or --from CIDR"
-            )
+        return "" if self.users or self.sources else _open_to_others(self.socks)
+
+
+def _open_to_others(socks: Address) -> str:
+    """What is wrong with a proxy port for everybody, if others can reach it."""
+    if socks.is_local:
         return ""
+    return (
+        f"--socks {socks} is open to other machines; "
+        "say who may use it with --users FILE or --from CIDR"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +283,31 @@ class ServerSettings(CommonSettings):
         "What may not be reached even so, in the same words.",
         repeatable=True,
     )
+    socks: Address | None = same_option(
+        ClientSettings,
+        "socks",
+        default=None,
+        doc="Open a proxy port there, too; beyond this machine it needs --users or --from.",
+    )
+    users: Path | None = same_option(ClientSettings, "users")
+    sources: tuple[Network, ...] = same_option(ClientSettings, "from")
+    forwards: tuple[Forward, ...] = same_option(ClientSettings, "forward")
+    exit: Selector = same_option(
+        ClientSettings,
+        "exit",
+        metavar="any|NAME|LABEL=VALUE|server",
+        default=Selector(ANY),
+        doc="Have the targets of those ports reached from any agent that has dialed in, from the "
+        "one called NAME, from one of those with a label, or from here.",
+    )
+    fallback: str = option(
+        "fallback",
+        "refuse|direct",
+        fallback,
+        REFUSE,
+        "While none of these agents can take a stream of those ports, refuse it, or reach its "
+        "target from here.",
+    )
     max_subflows: int = option(
         "max-subflows",
         "N",
@@ -307,4 +359,6 @@ class ServerSettings(CommonSettings):
             self.policy()
         except ValueError as error:
             return f"--allow: {error}"
-        return ""
+        if self.socks is None or self.users or self.sources:
+            return ""
+        return _open_to_others(self.socks)

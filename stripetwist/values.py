@@ -14,11 +14,14 @@ from stripetwist.core.config import KIB, MIB
 from stripetwist.core.errors import OpenRefused
 from stripetwist.core.link import Link
 from stripetwist.core.policy import parse_rule
-from stripetwist.core.target import parse_host
+from stripetwist.core.target import Target, parse_host
 from stripetwist.sources import nearest, show
 
 # Instead of a link: run the server side in the client's process.
 LOOPBACK: Literal["loopback:"] = "loopback:"
+
+# What becomes of a stream that no agent can take.
+REFUSE, DIRECT = "refuse", "direct"
 
 MIN_SIZE = 256 * KIB
 MAX_SIZE = 1024 * 1024 * MIB
@@ -45,6 +48,21 @@ class Advertised:
 
     host: str
     port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """
+    A port, and the one target that it leads to.
+
+    @ivar listen: where local programs find it.
+    """
+
+    listen: Address
+    target: Target
+
+    def __str__(self) -> str:
+        return f"{self.listen}={self.target}"
 
 
 def path(text: str) -> Path:
@@ -133,6 +151,30 @@ def public_address(text: str) -> Address:
 def local_address(text: str) -> Address:
     """A place to listen at; a port alone means this machine only."""
     return Address.parse(text, LOOPBACK_HOST)
+
+
+def forward(text: str) -> Forward:
+    """A place to listen at, and where that leads; a port alone means this machine only."""
+    listen, equals, target = text.rpartition("=")
+    host, colon, port = target.rpartition(":")
+    if not (equals and colon):
+        raise ValueError("write LISTEN=HOST:PORT, such as 2222=host.example.com:22")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("write an IPv6 address in brackets")
+    if not _COUNT.match(port):
+        raise ValueError("a port is a number from 1 to 65535")
+    try:
+        where = Target.of(host[1:-1] if host.startswith("[") else host, int(port))
+    except OpenRefused as error:
+        raise ValueError(error.sentence) from None
+    return Forward(local_address(listen), where)
+
+
+def fallback(text: str) -> str:
+    """What becomes of a stream that no agent can take."""
+    if text not in (REFUSE, DIRECT):
+        raise ValueError(f"write {REFUSE} or {DIRECT}")
+    return text
 
 
 def network(text: str) -> Network:

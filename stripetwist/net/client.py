@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -16,11 +16,11 @@ from stripetwist.net import sockets
 from stripetwist.net.dialer import Dialer
 from stripetwist.net.driver import SessionDriver
 from stripetwist.net.files import StartupError
+from stripetwist.net.forward import ForwardFactory
+from stripetwist.net.fronts import Front, Fronts, place_of
 from stripetwist.net.ground import Ground
-from stripetwist.net.listening import listen
 from stripetwist.net.opener import SessionOpener, Witness
 from stripetwist.net.resolver import Resolver, daemon_threads
-from stripetwist.net.socks import SocksFactory
 
 # Told once all subflows are up, or with what there is after this long.
 _TELL_AFTER = 2.0
@@ -66,25 +66,23 @@ class Client(MultiService):
         self.dialer.on_change = self._changed
         self.dialer.setServiceParent(self)
         self.opener = Witness(SessionOpener(self.dialer.when_up))
-        self._port: IListeningPort | None = None
-        self._closed: Deferred[Any] = succeed(None)
-        self._front: SocksFactory | None = None
-        self._where = ""
+        self._fronts = Fronts(reactor)
+        self._lines: list[str] = []
         self._told = False
         self._telling: IDelayedCall | None = None
 
-    def listen(self, address: Address, front: SocksFactory) -> None:
+    def listen(self, address: Address, front: Front) -> None:
         """
-        Open the proxy port.
+        Open a proxy port, or a forwarded one.
 
         @raise StartupError: it is taken, or not for us.
         """
-        self._port = listen(self._reactor, address, front, "--socks")
-        self._front = front
-        host: Any = self._port.getHost()
-        if hasattr(host, "port"):
-            # Where every address is listened at, this machine's own is the one to try.
-            self._where = f"{address.host or '127.0.0.1'}:{host.port}"
+        where = place_of(address, self._fronts.listen(address, front))
+        if isinstance(front, ForwardFactory):
+            self._lines.append(f"  forward     {where or address} leads to {front.target}")
+        elif where:
+            self._lines.append(f"  proxy       {where}   SOCKS5")
+            self._lines.append(f"  try         curl -x socks5h://{where} https://example.com/")
 
     # ---- what the user reads
 
@@ -117,9 +115,8 @@ class Client(MultiService):
             f"{rtt * 1000:.0f} ms" + (f", {pace}" if pace else "")
         )
         self._tell_paths()
-        if self._where:
-            self._say(f"  proxy       {self._where}   SOCKS5")
-            self._say(f"  try         curl -x socks5h://{self._where} https://example.com/")
+        for line in self._lines:
+            self._say(line)
 
     def _tell_paths(self) -> None:
         """Which ways there are, where the user has chosen them."""
@@ -162,43 +159,26 @@ class Client(MultiService):
 
     def leave(self) -> None:
         """Take no new connections; let streams finish."""
-        port, self._port = self._port, None
-        if port is not None:
-            self._closed = maybeDeferred(port.stopListening)
+        self._fronts.leave()
 
     def is_idle(self) -> bool:
         """Whether no stream is carried, and what was has left for the local programs."""
-        driver, front = self.dialer.driver, self._front
-        return (driver is None or driver.is_idle) and (front is None or not front.active)
+        driver = self.dialer.driver
+        return (driver is None or driver.is_idle) and self._fronts.is_idle
 
     def snapshot(self) -> dict[str, object]:
         """For the instance's."""
-        front = self._front
-        counters: dict[str, object] = {}
-        if front is not None:
-            counters = {
-                "socks_active": front.active,
-                "socks_opened": front.opened,
-                "socks_refused": {code.name.lower(): n for code, n in front.refused.items()},
-                "socks_wrong_protocol": front.wrong_protocol,
-                "socks_timed_out": front.timed_out,
-                "socks_turned_away": front.turned_away,
-            }
         return {
             "sessions": self.dialer.snapshot(),
             "server": self._link.address,
             "last_error": self.dialer.last_error,
-            "counters": counters,
+            "counters": self._fronts.counters(),
         }
 
     def stopService(self) -> Deferred[None]:
         """End everything; fires when the last connection is gone."""
         if self._telling is not None and self._telling.active():
             self._telling.cancel()
-        self.leave()
-        closing: list[Deferred[Any]] = [self._closed]
-        if self._front is not None:
-            closing.append(self._front.close_all())
-        closing.append(maybeDeferred(MultiService.stopService, self))
+        closing = [self._fronts.stop(), maybeDeferred(MultiService.stopService, self)]
         self._resolver.stop()
         return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)

@@ -1,5 +1,6 @@
-"""The server side as one service: a door, an exit, and what keeps both up to date."""
+"""The server side as one service: a door, ways out, and what keeps them up to date."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,16 +12,20 @@ from twisted.logger import Logger
 
 from stripetwist.core.address import Address
 from stripetwist.core.policy import Policy
+from stripetwist.core.pool import Roster, Worker
 from stripetwist.net.acceptor import Acceptor
 from stripetwist.net.certificates import CertificateFiles
 from stripetwist.net.exit import DirectExit
 from stripetwist.net.files import StartupError
+from stripetwist.net.fronts import Front, Fronts
 from stripetwist.net.ground import Ground
 from stripetwist.net.guard import Guard
+from stripetwist.net.keyfile import Key
 from stripetwist.net.keystore import KeyStore
 from stripetwist.net.listening import listen
 from stripetwist.net.opener import Witness
 from stripetwist.net.resolver import Resolver, daemon_threads
+from stripetwist.net.router import Router
 from stripetwist.net.speed import SpeedOpener
 from stripetwist.net.tls import ServerCreator, TLSFactory
 
@@ -29,13 +34,15 @@ _LOOK_EVERY = 2.0
 
 class Server(MultiService):
     """
-    Accepts sessions and reaches the targets that they ask for.
+    Accepts sessions and reaches the targets that they ask for, itself or through agents.
 
     Listens from C{listen} on, before the process forks, so that a port that is taken stops
     the start; keys and certificates that change on disk are noticed while it runs.
 
     @ivar acceptor: the door.
-    @ivar exit: the way out.
+    @ivar exit: the way out from here.
+    @ivar direct: that, and the targets within the server.
+    @ivar router: that, or agents, as a request says.
     @ivar witness: logs what is reached, as its C{targets} says.
     @ivar certificates: the user's own, to be read again when they change.
     """
@@ -63,7 +70,10 @@ class Server(MultiService):
         # Never targets: where this process listens.
         guard = Guard(policy, lambda: self._own_addresses, self._policy_of_key)
         self.exit = DirectExit(reactor, clock, self._resolver, guard, limits)
-        self.witness = Witness(SpeedOpener(self.exit, clock, guard))
+        self.direct = SpeedOpener(self.exit, clock, guard)
+        self.router = Router(self.direct, Roster(self._workers), self._key, clock, limits)
+        self.witness = Witness(self.router)
+        self.fronts = Fronts(reactor)
         self.acceptor = Acceptor(ground, keys, self.witness)
         self._watch = LoopingCall(self._look_on)
         self._watch.clock = clock
@@ -79,13 +89,31 @@ class Server(MultiService):
             factory = TLSFactory(self._creator, self.acceptor, self._ground.clock)
         port = listen(self._reactor, address, factory, option)
         self._ports.append(port)
+        self._note_own(port)
+        return port
+
+    def listen_locally(self, address: Address, front: Front) -> None:
+        """
+        Open a proxy port, or a forwarded one.
+
+        @raise StartupError: it is taken, or not for us.
+        """
+        self._note_own(self.fronts.listen(address, front))
+
+    def _note_own(self, port: IListeningPort) -> None:
         host: Any = port.getHost()
         if hasattr(host, "port"):
             self._own_addresses.append((host.host, host.port))
-        return port
+
+    def _workers(self) -> Iterable[Worker]:
+        """The agents that live, in order of arrival."""
+        return ()
+
+    def _key(self, key_id: str) -> Key | None:
+        return self._keys.lookup(key_id, datetime.now(UTC))
 
     def _policy_of_key(self, key_id: str) -> Policy | None:
-        key = self._keys.lookup(key_id, datetime.now(UTC))
+        key = self._key(key_id)
         if key is None:
             # Its sessions are about to be closed; until then they reach nothing.
             return Policy((), hint="this key was revoked or has expired, and lacks")
@@ -117,12 +145,13 @@ class Server(MultiService):
                 self.log.warn("{sentence}", sentence=str(error))
 
     def leave(self) -> None:
-        """Take no new sessions; let streams finish."""
+        """Take no new sessions and connections; let streams finish."""
+        self.fronts.leave()
         self.acceptor.leave()
 
     def is_idle(self) -> bool:
         """Whether no stream is carried."""
-        return self.acceptor.is_idle
+        return self.acceptor.is_idle and self.fronts.is_idle
 
     def snapshot(self) -> dict[str, object]:
         """For the instance's."""
@@ -135,6 +164,7 @@ class Server(MultiService):
                 "reached": way_out.opened,
                 "denied": way_out.denied,
                 "failed": way_out.failed,
+                **self.fronts.counters(),
             },
         }
 
@@ -146,6 +176,7 @@ class Server(MultiService):
         ports = [maybeDeferred(port.stopListening) for port in self._ports]
         closed: Deferred[Any] = gatherResults(ports, consumeErrors=True)
         closed.addErrback(lambda failure: self.log.failure("a port did not close", failure))
+        closed.addCallback(lambda _: self.fronts.stop())
         closed.addCallback(lambda _: self.acceptor.stop())
         closed.addCallback(lambda _: maybeDeferred(MultiService.stopService, self))
         return closed.addCallback(lambda _: None)

@@ -1,14 +1,13 @@
 """The proxy port: SOCKS5 clients in front of an opener."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, cast
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -35,13 +34,12 @@ from stripetwist.core.socks5 import (
     reply_code,
 )
 from stripetwist.core.target import OpenRequest, Target
-from stripetwist.core.zones import plain
 from stripetwist.net import relay
+from stripetwist.net.guests import Guests
 from stripetwist.net.opener import Opener
 from stripetwist.net.relay import Parked
 from stripetwist.net.sockets import is_broken
 
-Network = IPv4Network | IPv6Network
 Couple = Callable[..., object]
 
 # How long a refused client may go on talking, so that our close is no reset.
@@ -103,7 +101,7 @@ class SocksProtocol(Protocol):
         # TCP and Unix transports have more than their interface says, bufferSize for one.
         self._near = cast(Any, self.transport)
         self._usual_size = self._near.bufferSize
-        self._front.came(self)
+        self._front.guests.came(self)
         self._arm(self._front.limits.socks_timeout, self._too_slow)
 
     def dataReceived(self, data: bytes) -> None:
@@ -130,7 +128,7 @@ class SocksProtocol(Protocol):
         """Nobody waits any more: no timer, no check, no dial may stay behind."""
         self._stage = _Stage.GONE
         self._disarm()
-        self._front.went(self)
+        self._front.guests.went(self)
         self._give_up()
 
     # ---- the dialogue
@@ -266,7 +264,7 @@ class SocksProtocol(Protocol):
         coupling = front.couple(
             near, far, early=early, early_eof=self._eof, clock=front.clock, limits=front.limits
         )
-        front.coupled(self, coupling)
+        front.guests.coupled(self, coupling)
 
     # ---- ways out
 
@@ -321,7 +319,7 @@ class SocksProtocol(Protocol):
     def _broke(self, failure: Failure) -> None:
         self._log.failure("the proxy port failed at a connection", failure)
         self.abort()
-        self._front.went(self)
+        self._front.guests.went(self)
 
     # ---- the timer
 
@@ -338,20 +336,18 @@ class SocksProtocol(Protocol):
 @dataclass(eq=False, repr=False)
 class SocksFactory(Factory):
     """
-    A proxy port's settings, its connections and its counters.
+    A proxy port's settings and its counters.
 
     @ivar opener: reaches the targets.
+    @ivar guests: the connections, and who may come.
     @ivar users: asked for every login; C{None} lets everybody in.
-    @ivar sources: networks that may connect; none given, all may.
     @ivar optimistic: say connected before it is.
     @ivar exit: which exit to ask the opener for.
-    @ivar max_connections: more than these, in all stages together, are closed at once.
     @ivar couple: L{stripetwist.net.relay.couple}, or what stands for it in a test.
     @ivar opened: targets that answered.
     @ivar refused: replies of failure, by reason.
     @ivar wrong_protocol: connections that began with something else than SOCKS5.
     @ivar timed_out: connections without a whole request in time.
-    @ivar turned_away: connections from a wrong source, or above the number allowed.
     """
 
     noisy = False
@@ -359,76 +355,27 @@ class SocksFactory(Factory):
     opener: Opener
     clock: IReactorTime
     limits: Limits
+    guests: Guests = field(default_factory=Guests)
     users: Checker | None = None
-    sources: Iterable[Network] = ()
     optimistic: bool = False
     exit: str = ""
-    max_connections: int = 1024
     couple: Couple = field(default_factory=lambda: cast(Any, relay).couple)
     opened: int = field(default=0, init=False)
     refused: Counter[Code] = field(default_factory=Counter, init=False)
     wrong_protocol: int = field(default=0, init=False)
     timed_out: int = field(default=0, init=False)
-    turned_away: int = field(default=0, init=False)
-    _live: set[SocksProtocol] = field(default_factory=set, init=False)
-    _waiting: list[Deferred[None]] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        """Networks may come from a generator; they are asked for every connection."""
-        self.sources = tuple(self.sources)
-
-    @property
-    def active(self) -> int:
-        """How many clients there are, in all stages."""
-        return len(self._live)
 
     def buildProtocol(self, addr: IAddress | None) -> SocksProtocol | None:
         """A protocol for a client; C{None}, which closes it, for one that may not be here."""
-        if len(self._live) < self.max_connections and self._is_welcome(addr):
-            return SocksProtocol(self)
-        self.turned_away += 1
-        return None
+        return SocksProtocol(self) if self.guests.may_come(addr) else None
 
-    def _is_welcome(self, addr: IAddress | None) -> bool:
-        host = getattr(addr, "host", None)
-        if not self.sources or host is None:
-            # Who may open a Unix socket is decided by its file's mode.
-            return True
-        source = plain(ip_address(host))
-        return any(source in network for network in self.sources)
-
-    def came(self, client: SocksProtocol) -> None:
-        """A connection is there."""
-        self._live.add(client)
-
-    def coupled(self, client: SocksProtocol, coupling: object) -> None:
-        """
-        A client's connection is now the relay's.
-
-        It still counts, if the relay has a Deferred C{ended} by which to learn of its end.
-        """
-        ended = getattr(coupling, "ended", None)
-        if isinstance(ended, Deferred):
-            ended.addBoth(lambda _: self.went(client))
-        else:
-            self.went(client)
-
-    def went(self, client: SocksProtocol) -> None:
-        """A connection is gone."""
-        self._live.discard(client)
-        while self._waiting and not self._live:
-            self._waiting.pop().callback(None)
-
-    def close_all(self) -> Deferred[None]:
-        """
-        Abort every connection, in whatever stage.
-
-        @return: fires when the last one is gone.
-        """
-        for client in tuple(self._live):
-            client.abort()
-        if not self._live:
-            return succeed(None)
-        last: Deferred[None] = Deferred(self._waiting.remove)
-        self._waiting.append(last)
-        return last
+    def counters(self) -> dict[str, object]:
+        """For the snapshot."""
+        return {
+            "socks_active": self.guests.active,
+            "socks_opened": self.opened,
+            "socks_refused": {code.name.lower(): n for code, n in self.refused.items()},
+            "socks_wrong_protocol": self.wrong_protocol,
+            "socks_timed_out": self.timed_out,
+            "socks_turned_away": self.guests.turned_away,
+        }

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.target import OpenRequest, Target
+from stripetwist.net.guests import Guests
 from stripetwist.net.relay import Parked
 from stripetwist.net.socks import LINGER, SocksFactory
 
@@ -289,7 +290,10 @@ class FrontCase(SynchronousTestCase):
 
     def build(self, **more: Any) -> SocksFactory:
         """A factory with these settings."""
-        return SocksFactory(self.opener, self.clock, LIMITS, couple=self.couple, **more)
+        self.guests = Guests(more.pop("most", 1024), more.pop("sources", ()))
+        return SocksFactory(
+            self.opener, self.clock, LIMITS, self.guests, couple=self.couple, **more
+        )
 
     def couple(self, near: Wire, far: Wire, **more: Any) -> Coupling:
         """Stands for the relay."""
@@ -321,5 +325,5 @@ class FrontCase(SynchronousTestCase):
 
     def assert_nothing_left(self) -> None:
         """No connection, no timer."""
-        self.assertEqual(self.front.active, 0)
+        self.assertEqual(self.guests.active, 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -90,7 +90,7 @@ class UseTests(ClientTestCase):
             wire.write(data)  # type: ignore[union-attr]
         self.network.run(2)
         self.assertEqual((target.got, program.got[len(ANSWER) :]), (there, back))
-        self.assertEqual(self.front.active, 1)
+        self.assertEqual(self.front.guests.active, 1)
         self.assertFalse(self.client.is_idle())
         for wire in (program.transport, target.transport):
             wire.loseConnection()  # type: ignore[union-attr]
@@ -245,7 +245,7 @@ class SayTests(ClientTestCase):
         client = Client(self.network, self.ground(), self.link)
         front = SocksFactory(client.opener, self.network, self.limits)
         client.listen(Address(port=SOCKS), front)
-        self.assertEqual(client._where, "127.0.0.1:1080")
+        self.assertIn("  proxy       127.0.0.1:1080   SOCKS5", client._lines)
         error = self.assertRaises(StartupError, client.listen, Address(port=SOCKS), front)
         self.assertIn("--socks", str(error)[:10])
         self.successResultOf(client.stopService())

@@ -23,7 +23,7 @@ from stripetwist.net.memory import usable_memory
 from stripetwist.options import ClientOptions, ServerOptions, help_text
 from stripetwist.settings import ClientSettings, ServerSettings
 from stripetwist.sources import options_of, show
-from stripetwist.values import LOOPBACK, Advertised, advertised, size
+from stripetwist.values import LOOPBACK, Advertised, Forward, advertised, size
 
 LINK = Link("laptop", bytes(range(32)), "vps.example", 8443, (bytes(32),))
 
@@ -40,6 +40,11 @@ def server(*words: str, **environ: str) -> ServerSettings:
     options = ServerOptions(environ)
     options.parseOptions(list(words))
     return options.settings
+
+
+def client_forwards(*texts: str) -> tuple[Forward, ...]:
+    """The forwarded ports of a client."""
+    return client("--server", LOOPBACK, *(f"--forward={text}" for text in texts)).forwards
 
 
 class OptionsTestCase(SynchronousTestCase):
@@ -89,6 +94,34 @@ class FlagTests(OptionsTestCase):
         self.assertEqual((found.subflows, found.max_memory), (8, 64 * MIB))
         self.assertEqual((found.session_timeout, found.log_level), (90.5, "warn"))
         self.assertTrue(found.optimistic and found.log_targets)
+
+    def test_ways_in_and_out(self) -> None:
+        """A client leaves at its server, the server's own ports at any agent."""
+        self.assertEqual(
+            (str(client("--server", LOOPBACK).exit), client_forwards()), ("server", ())
+        )
+        self.assertEqual((server().socks, server().forwards), (None, ()))
+        self.assertEqual((str(server().exit), server().fallback), ("any", "refuse"))
+        found = server(
+            "--socks", "1080", "--exit", "site=berlin", "--fallback", "direct",
+            "--forward", "2222=Host.example:22", "--forward", ":8080=[::1]:80",
+            "--forward", "unix:/run/x=10.0.0.1:5432",
+        )  # fmt: skip
+        self.assertEqual((str(found.socks), str(found.exit)), ("127.0.0.1:1080", "site=berlin"))
+        self.assertEqual(found.fallback, "direct")
+        shown = ["127.0.0.1:2222=host.example:22", ":8080=[::1]:80", "unix:/run/x=10.0.0.1:5432"]
+        self.assertEqual([str(one) for one in found.forwards], shown)
+        self.assertEqual(client_forwards(*shown), found.forwards)
+
+    def test_bad_ways_in_and_out(self) -> None:
+        """Each with what to write."""
+        for text in ("2222", "2222=host", "host:22", "=host:22", "2222=host:0", "0=a:1",
+                     "2222=a b:1", "2222=::1:22", "2222=host:70000", "2222=host:x"):  # fmt: skip
+            sentence = self.refused(server, "--forward", text)
+            self.assertIn(f"--forward {text}: ", sentence)
+        self.assertIn("LABEL=VALUE", self.refused(server, "--exit", "Attic"))
+        self.assertIn("write refuse or direct", self.refused(server, "--fallback", "always"))
+        self.assertIn("an option of stripe-server", self.refused(client, "--fallback", "direct"))
 
     def test_a_repeated_option_replaces_the_default(self) -> None:
         """Nothing is allowed beside what is listed."""
@@ -269,6 +302,8 @@ class TogetherTests(OptionsTestCase):
             self.assertIn("say who may use it with --users FILE or --from CIDR", sentence)
             client("--server", "loopback:", "--socks", where, "--from", "10.0.0.0/8")
             client("--server", "loopback:", "--socks", where, "--users", "x")
+            self.assertEqual(self.refused(server, "--socks", where), sentence)
+            server("--socks", where, "--from", "10.0.0.0/8")
         for where in ("0", "0:1", "0.0.0.0"):
             self.refused(client, "--server", "loopback:", "--socks", where)
 
@@ -395,7 +430,7 @@ class FileTests(OptionsTestCase):
             "alow = 'lan'": "x.toml: alow is unknown; did you mean allow?",
             "max_memory = 1": "did you mean max-memory?",
             "config = 'y.toml'": "config is unknown",
-            "socks = 1": "socks is an option of stripe-client",
+            "server = 'x'": "server is an option of stripe-client",
             "max-subflows = true": "max-subflows has the wrong type; write a number",
             "max-subflows = 1.5": "max-subflows has the wrong type",
             "max-subflows = -1": "max-subflows = -1: write a whole number",

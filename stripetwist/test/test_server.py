@@ -7,17 +7,20 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 
 from stripetwist.core.address import Address
-from stripetwist.core.errors import Code
+from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.policy import Policy
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.net.certificates import CertificateFiles
 from stripetwist.net.dialer import Dialer
 from stripetwist.net.files import StartupError
+from stripetwist.net.forward import ForwardFactory
 from stripetwist.net.keyfile import Key
 from stripetwist.net.server import Server
+from stripetwist.net.socks import SocksFactory
 from stripetwist.net.speed import NAME
 from stripetwist.net.tls import ServerCreator
-from stripetwist.test.link_case import PORT, LinkTestCase, Scripts, certificate
+from stripetwist.test.link_case import PORT, Exit, LinkTestCase, Script, Scripts, certificate
+from stripetwist.testing import pattern
 
 
 class ServerTestCase(LinkTestCase):
@@ -147,6 +150,121 @@ class ReachTests(ServerTestCase):
         self.refusal(opening, Code.GENERAL)
         self.assertEqual(self.network.dials[-1].state, "stopped")
         self.assertEqual(self.server.exit.opening, 0)
+
+
+class Agent:
+    """A client's session as a worker: streams are opened towards it."""
+
+    name, capacity, weight, active, is_able = "attic", 0, 1, 0, True
+
+    def __init__(self, server: Server) -> None:
+        (member,) = server.acceptor.door.sessions.values()
+        self.labels: dict[str, str] = {}
+        self.open = member.driver.open
+
+
+class WaysInTests(ServerTestCase):
+    """Its own ports, and what others reach through agents."""
+
+    def setUp(self) -> None:
+        self.agents: list[Agent] = []
+        self.patch(Server, "_workers", lambda _: self.agents)
+        super().setUp()
+
+    def worker(self) -> Exit:
+        """Somebody dials in and becomes an agent; what it reaches."""
+        driver = self.up().driver
+        assert driver is not None
+        driver.serve(self.exit, "")
+        self.agents.append(Agent(self.server))
+        return self.exit
+
+    def listen(self, front: Any) -> None:
+        """Open a port for local programs."""
+        self.server.listen_locally(Address("127.0.0.1", 1080), front)
+
+    def forward(self, exit_name: str) -> ForwardFactory:
+        """A forwarded port."""
+        target = Target.of("203.0.113.9", 80)
+        front = ForwardFactory(
+            self.server.witness, target, self.network, self.limits, exit=exit_name
+        )
+        self.listen(front)
+        return front
+
+    def program(self, first: bytes) -> Script:
+        """A local program that uses the port."""
+        scripts = Scripts(lambda wire: wire.write(first))
+        self.network.connectTCP("127.0.0.1", 1080, scripts)
+        self.network.run(0.5)
+        return scripts.made[0]
+
+    def test_forwarded_to_an_agent(self) -> None:
+        """Bytes go both ways; it ends with both ends."""
+        far = self.worker()
+        front = self.forward("attic")
+        there, back = pattern(200_000), pattern(200_000, 1)
+        program = self.program(b"")
+        (target,) = far.targets
+        program.transport.write(there)  # type: ignore[union-attr]
+        target.arrive(back)
+        self.network.run(0.5)
+        while target.drain():
+            self.network.run(0.1)
+        self.network.run(1)
+        self.assertEqual((target.sent, program.got), (there, back))
+        self.assertEqual((front.opened, self.server.is_idle()), (1, False))
+        program.transport.loseConnection()  # type: ignore[union-attr]
+        target.arrive_end()
+        self.network.run(0.5)
+        self.assertTrue(program.lost)
+        self.assertTrue(self.server.is_idle())
+
+    def test_from_a_client_through_an_agent(self) -> None:
+        """Two streams, coupled here; what the agent refuses is refused in its words."""
+        far = self.worker()
+        desk = self.up()
+        assert desk.driver is not None
+        request = OpenRequest(Target.of("printer.lan", 80), exit="attic")
+        opening = desk.driver.open(request)
+        self.network.run(0.3)
+        stream = self.successResultOf(opening)
+        stream.write(b"hello")
+        self.network.run(0.3)
+        self.assertEqual(far.targets[0].drain(), b"hello")
+        far.refusal = OpenRefused(Code.DNS_FAIL, "printer.lan is not known in the attic")
+        opening = desk.driver.open(request)
+        self.network.run(0.3)
+        sentence = self.refusal(opening, Code.DNS_FAIL)
+        self.assertEqual(sentence, "printer.lan is not known in the attic")
+
+    def test_fallback(self) -> None:
+        """What no agent takes is reached from here, if that is wanted."""
+        self.network.listenTCP(80, Scripts(lambda wire: wire.write(b"banner")))
+        front = self.forward("any")
+        self.assertTrue(self.program(b"").lost)
+        self.assertEqual(dict(front.refused), {Code.NO_WORKER: 1})
+        self.server.router.fallback = self.server.direct
+        self.assertEqual(self.program(b"").got, b"banner")
+        counters: Any = self.server.snapshot()["counters"]
+        self.assertEqual((counters["forward_opened"], counters["reached"]), (1, 1))
+        self.assertEqual(counters["forward_refused"], {"no_worker": 1})
+
+    def test_own_ports_are_no_targets(self) -> None:
+        """Not those either."""
+        front = SocksFactory(self.server.witness, self.network, self.limits)
+        self.server.listen_locally(Address("192.0.2.1", 1080), front)
+        self.refusal(self.opened("192.0.2.1", 1080, self.up()), Code.NOT_ALLOWED)
+
+    def test_leave(self) -> None:
+        """Its ports are closed; connections go on."""
+        self.worker()
+        self.forward("attic")
+        program = self.program(b"")
+        self.server.leave()
+        self.network.run(0.2)
+        self.assertNotIn(1080, self.network.ports)
+        self.assertFalse(program.lost or self.server.is_idle())
 
 
 class LookTests(ServerTestCase):

@@ -178,21 +178,21 @@ class AdmissionTests(FrontCase):
 
     def test_one_connection_too_many(self) -> None:
         """S24: closed at once; the others go on, and there is room when one goes."""
-        self.front = self.build(max_connections=2)
+        self.front = self.build(most=2)
         first, second = self.client(), self.client()
         self.assertEqual(self.client().end, "closed")
-        self.assertEqual((first.end, second.end, self.front.turned_away), ("", "", 1))
+        self.assertEqual((first.end, second.end, self.guests.turned_away), ("", "", 1))
         first.rst()
         self.assertEqual(self.client().end, "")
 
     def test_coupled_connections_count_until_their_end(self) -> None:
         """Each of them has a file descriptor."""
         self.opener.answer = lambda: succeed(far_wire())
-        self.front = self.build(max_connections=1)
+        self.front = self.build(most=1)
         self.client(GREETING, REQUEST)
         self.assertEqual(self.client().end, "closed")
         self.couplings[0].ended.callback(None)
-        self.assertEqual((self.front.active, self.client().end), (0, ""))
+        self.assertEqual((self.guests.active, self.client().end), (0, ""))
 
     def test_sources(self) -> None:
         """Other networks are closed without a byte."""
@@ -200,7 +200,7 @@ class AdmissionTests(FrontCase):
         self.front = self.build(sources=nets)
         welcome = {h: not self.from_host(h) for h in ("10.1.2.3", "11.0.0.1", "fd00::1", "fe80::1")}
         self.assertEqual(list(welcome.values()), [True, False, True, False])
-        self.assertEqual(self.front.turned_away, 2)
+        self.assertEqual(self.guests.turned_away, 2)
 
     def test_ipv4_clients_of_a_dual_stack_socket(self) -> None:
         """K10: they are judged as what they are."""

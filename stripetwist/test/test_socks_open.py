@@ -224,7 +224,7 @@ class StopTests(FrontCase):
         talking, opening = self.client(GREETING), self.client(GREETING, REQUEST)
         refused, coupled = self.client(b"\x05\x00"), self.client(GREETING, REQUEST)
         self.opener.accept()
-        done = self.front.close_all()
+        done = self.guests.close_all()
         for wire in (talking, opening, refused, coupled):
             self.assertNoResult(done)
             self.assertEqual(wire.turn().end, "aborted")
@@ -237,19 +237,19 @@ class StopTests(FrontCase):
         """A target that answers before the client's transport is gone is not coupled."""
         wire = self.client(GREETING, REQUEST)
         self.opener.late = late = far_wire()
-        self.front.close_all()
+        self.guests.close_all()
         self.assertEqual((late.turn().end, wire.turn().end), ("aborted", "aborted"))
         self.assertEqual(self.couplings, [])
         self.assert_nothing_left()
 
     def test_nothing_to_close(self) -> None:
         """Fires at once."""
-        self.assertIsNone(self.successResultOf(self.front.close_all()))
+        self.assertIsNone(self.successResultOf(self.guests.close_all()))
 
     def test_waiting_for_the_end_can_be_given_up(self) -> None:
         """A cancelled wait is forgotten."""
         wire = self.client()
-        waiting = self.front.close_all()
+        waiting = self.guests.close_all()
         waiting.cancel()
         self.failureResultOf(waiting)
         self.assertEqual(wire.turn().end, "aborted")

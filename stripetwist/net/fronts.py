@@ -1,0 +1,91 @@
+"""The ports of a process that local programs use: proxy ports, and forwarded ones."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from stripetwist.core.address import Address
+from stripetwist.core.errors import Code
+from stripetwist.net.forward import ForwardFactory
+from stripetwist.net.guests import Guests
+from stripetwist.net.listening import listen
+from stripetwist.net.socks import SocksFactory
+
+Front = SocksFactory | ForwardFactory
+
+
+def place_of(address: Address, port: IListeningPort) -> str:
+    """Where programs of this machine find a port; empty where that is no number."""
+    host: Any = port.getHost()
+    # Where every address is listened at, this machine's own is the one to try.
+    where = Address(address.host or "127.0.0.1", getattr(host, "port", 0))
+    return str(where) if where.port else ""
+
+
+class Fronts:
+    """
+    The ports of a process that local programs use.
+
+    They listen from C{listen} on, before the process forks, so that a port that is taken
+    stops the start.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._ports: list[IListeningPort] = []
+        self._closing: list[Deferred[Any]] = []
+        self._fronts: list[Front] = []
+
+    def listen(self, address: Address, front: Front) -> IListeningPort:
+        """
+        Open a port.
+
+        @raise StartupError: it is taken, or not for us.
+        """
+        option = "--socks" if isinstance(front, SocksFactory) else "--forward"
+        port = listen(self._reactor, address, front, option)
+        self._ports.append(port)
+        self._fronts.append(front)
+        return port
+
+    def leave(self) -> None:
+        """Take no new connections; let those that are there go on."""
+        ports, self._ports = self._ports, []
+        for port in ports:
+            closing = maybeDeferred(port.stopListening)
+            closing.addErrback(lambda failure: self.log.failure("a port did not close", failure))
+            self._closing.append(closing)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left of any connection."""
+        return not any(guests.active for guests in self._guests())
+
+    def _guests(self) -> Iterable[Guests]:
+        return {front.guests for front in self._fronts}
+
+    def counters(self) -> dict[str, object]:
+        """For the snapshot."""
+        found: dict[str, object] = {}
+        forwards = [front for front in self._fronts if isinstance(front, ForwardFactory)]
+        for front in self._fronts:
+            if isinstance(front, SocksFactory):
+                found.update(front.counters())
+        if forwards:
+            refused: Counter[Code] = sum((front.refused for front in forwards), Counter())
+            found["forward_opened"] = sum(front.opened for front in forwards)
+            found["forward_refused"] = {code.name.lower(): n for code, n in refused.items()}
+        return found
+
+    def stop(self) -> Deferred[None]:
+        """Close the ports and cut what is left; fires when all is gone."""
+        self.leave()
+        closing: list[Deferred[Any]] = [*self._closing]
+        closing += [guests.close_all() for guests in self._guests()]
+        return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)

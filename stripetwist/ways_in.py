@@ -1,0 +1,69 @@
+"""The ports for local programs that a command was told to open."""
+
+from collections.abc import Callable
+from typing import Any
+
+from stripetwist.core.address import Address
+from stripetwist.net.forward import ForwardFactory
+from stripetwist.net.fronts import Front
+from stripetwist.net.ground import Ground
+from stripetwist.net.guests import Guests
+from stripetwist.net.opener import Opener
+from stripetwist.net.socks import SocksFactory
+from stripetwist.net.users import Threads, Users
+from stripetwist.settings import ClientSettings, ServerSettings
+
+
+class WaysIn:
+    """
+    Opens the ports that settings name: a proxy port, and forwarded ones.
+
+    @ivar users: who may use the proxy port, if that is limited.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        ground: Ground,
+        settings: ClientSettings | ServerSettings,
+        opener: Opener,
+        most: int,
+    ) -> None:
+        """
+        @param opener: reaches the targets.
+        @param most: the connections of all ports together.
+        @raise stripetwist.net.userfile.UsersError: the users file cannot be used.
+        """
+        self._ground = ground
+        self._settings = settings
+        self._opener = opener
+        self._guests = Guests(most, settings.sources)
+        # Asked for nothing in particular, a server is its own exit.
+        self._exit = "" if settings.exit.is_server else str(settings.exit)
+        self.users: Users | None = None
+        if settings.users is not None:
+            self.users = Users(settings.users, ground.clock, Threads(reactor))
+
+    def open(self, listen: Callable[[Address, Front], None]) -> None:
+        """
+        Open them.
+
+        @param listen: opens one.
+        @raise stripetwist.net.files.StartupError: one is taken, or not for us.
+        """
+        settings, clock, limits = self._settings, self._ground.clock, self._ground.limits
+        common: dict[str, Any] = {"guests": self._guests, "exit": self._exit}
+        if settings.socks is not None:
+            # Only a client can say connected before it is.
+            optimistic = isinstance(settings, ClientSettings) and settings.optimistic
+            front = SocksFactory(
+                self._opener, clock, limits, users=self.users, optimistic=optimistic, **common
+            )
+            listen(settings.socks, front)
+        for one in settings.forwards:
+            listen(one.listen, ForwardFactory(self._opener, one.target, clock, limits, **common))
+
+    def reload(self) -> None:
+        """Read the users again if they have changed."""
+        if self.users is not None:
+            self.users.refresh()
