@@ -113,6 +113,10 @@ class Limits:
     connect_total: float = 20.0
     next_address: float = 0.3
 
+    # an agent that is asked for a target
+    agent_silent: float = 10.0
+    agent_look: float = 1.0
+
     # fronts
     socks_timeout: float = 10.0
     reply_timeout: float = 30.0

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
+from stripetwist.core.config import Limits
 from stripetwist.core.target import OpenRequest
 
 ANY, SERVER = "any", "server"
-
-# Without an answer for so long, in seconds, while streams are being opened on it.
-UNANSWERED = 10.0
 
 _NAME = re.compile(r"[a-z0-9-]{1,63}\Z")
 _LABEL = re.compile(r"([a-z0-9._-]{1,63})=([a-z0-9._-]{1,63})\Z")
@@ -115,16 +113,17 @@ class Roster:
     The workers that live, and which of them is next.
 
     The next is who would have the fewest streams for its weight; equals take turns.  Who has
-    left an open unanswered for L{UNANSWERED} seconds, and answered no other meanwhile, is
-    counted out until it answers.  Lest nobody ask it any more, it is given one open in as
-    much time.
+    left an open unanswered for C{limits.agent_silent} seconds, and answered no other
+    meanwhile, is counted out until it answers.  Lest nobody ask it any more, it is given one
+    open in as much time.
     """
 
-    def __init__(self, workers: Callable[[], Iterable[Worker]]) -> None:
+    def __init__(self, workers: Callable[[], Iterable[Worker]], limits: Limits) -> None:
         """
         @param workers: the living, in order of arrival.
         """
         self._workers = workers
+        self._patience = limits.agent_silent
         self._places: dict[int, _Place] = {}
         self._turns = 0
 
@@ -153,7 +152,7 @@ class Roster:
         self._turns += 1
         best.turn = self._turns
         if best.out_until > -inf:
-            best.out_until = now + UNANSWERED
+            best.out_until = now + self._patience
         return best.worker
 
     def answered(self, worker: Worker, now: float) -> None:
@@ -162,12 +161,12 @@ class Roster:
         if place is not None:
             place.heard_at, place.out_until = now, -inf
 
-    def unanswered(self, worker: Worker, now: float) -> bool:
-        """It was asked L{UNANSWERED} seconds ago; whether it is counted out for that."""
+    def unanswered(self, worker: Worker, asked_at: float, now: float) -> bool:
+        """It was asked then, and has not answered; whether it is counted out for that."""
         place = self._places.get(id(worker))
-        if place is None or now - place.heard_at < UNANSWERED:
+        if place is None or now - max(place.heard_at, asked_at) < self._patience:
             return False
-        place.out_until = now + UNANSWERED
+        place.out_until = now + self._patience
         return True
 
     def _free(self, selector: Selector, tried: Sequence[Worker]) -> list[_Place]:

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
-from stripetwist.core.pool import UNANSWERED, Roster, Selector, Worker
+from stripetwist.core.pool import Roster, Selector, Worker
 from stripetwist.core.target import OpenRequest
 from stripetwist.net.opener import Opener
 from stripetwist.net.race import shown
@@ -20,8 +20,8 @@ class _Ask:
     """
     One worker that is asked for a target.
 
-    A worker that is counted out meanwhile is left, if there is somebody else to ask; what it
-    may answer yet shows that it lives, and is not used.
+    A worker that is no longer able, or is counted out, is left as soon as there is somebody
+    else to ask; what it may answer yet shows that it lives, and is not used.
 
     @ivar answer: the target's connection, or why there is none.
     """
@@ -32,19 +32,25 @@ class _Ask:
         self._pool = pool
         self._worker = worker
         self._tried = tried
+        self._since = pool.clock.seconds()
         self._left = False
         self.answer: Deferred[ITransport] = Deferred(lambda _: self._opening.cancel())
-        self._timer = pool.clock.callLater(UNANSWERED, self._late)
+        self._timer = pool.clock.callLater(pool.limits.agent_look, self._look)
         self._opening: Deferred[Any] = maybeDeferred(worker.open, request)
         self._opening.addBoth(self._answered)
 
-    def _late(self) -> None:
+    def _look(self) -> None:
         pool = self._pool
-        is_out = pool.roster.unanswered(self._worker, pool.clock.seconds())
-        if is_out and pool.has_more(self._tried):
+        if self._is_hopeless() and pool.has_more(self._tried):
             self._left = True
-            why = f"agent {self._worker.name} has not answered for {UNANSWERED:g} s"
+            why = f"agent {self._worker.name} does not answer; try again"
             self.answer.errback(OpenRefused(Code.TIMEOUT, why))
+        else:
+            self._timer = pool.clock.callLater(pool.limits.agent_look, self._look)
+
+    def _is_hopeless(self) -> bool:
+        roster, now = self._pool.roster, self._pool.clock.seconds()
+        return not self._worker.is_able or roster.unanswered(self._worker, self._since, now)
 
     def _answered(self, result: Any) -> None:
         if self._timer.active():
@@ -65,8 +71,9 @@ class Pool:
     A refusal, or a death before the target has answered, is tried on another, each once and
     for C{limits.connect_total} seconds in all; the last refusal is the one that is told.
 
-    @ivar clock: of the workers' time to answer.
     @ivar roster: who there is; shared by all pools of a process.
+    @ivar clock: of the workers' time to answer.
+    @ivar limits: that time, and others.
     """
 
     def __init__(
@@ -85,7 +92,7 @@ class Pool:
         self.clock = clock
         self._selector = selector
         self._fallback = fallback
-        self._limits = limits
+        self.limits = limits
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """
@@ -96,7 +103,7 @@ class Pool:
         return Deferred.fromCoroutine(self._open(replace(request, exit="")))
 
     async def _open(self, request: OpenRequest) -> ITransport:
-        until = self.clock.seconds() + self._limits.connect_total
+        until = self.clock.seconds() + self.limits.connect_total
         tried: list[Worker] = []
         refusal: OpenRefused | None = None
         while self.clock.seconds() < until and (worker := self._next(tried)) is not None:

@@ -77,7 +77,7 @@ class PoolCase(SynchronousTestCase):
         self.clock = Clock()
         self.workers = [FakeWorker(name) for name in ("attic", "barn", "cellar")]
         self.attic, self.barn, self.cellar = self.workers
-        self.roster = Roster(lambda: self.workers)
+        self.roster = Roster(lambda: self.workers, LIMITS)
 
     def asked(self) -> list[str]:
         """Who has been asked for something that is not answered yet, in order of arrival."""

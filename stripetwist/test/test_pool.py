@@ -3,8 +3,8 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.frames import MAX_EXIT
-from stripetwist.core.pool import UNANSWERED, Roster, Selector
-from stripetwist.test.pool_case import FakeWorker
+from stripetwist.core.pool import Roster, Selector
+from stripetwist.test.pool_case import LIMITS, FakeWorker
 
 ANY = Selector("any")
 
@@ -40,7 +40,7 @@ class ChoiceTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Three alike."""
         self.workers = [FakeWorker(name) for name in ("attic", "barn", "cellar")]
-        self.roster = Roster(lambda: self.workers)
+        self.roster = Roster(lambda: self.workers, LIMITS)
 
     def take(self, count: int, selector: Selector = ANY) -> str:
         """The first letters of the next ones, each of which keeps its stream."""
@@ -103,12 +103,12 @@ class OutTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Two, the first of which was asked at 0."""
         self.attic, self.barn = self.workers = [FakeWorker("attic"), FakeWorker("barn")]
-        self.roster = Roster(lambda: self.workers)
+        self.roster = Roster(lambda: self.workers, LIMITS)
         self.assertIs(self.roster.choose(ANY, 0.0), self.attic)
 
     def test_without_an_answer(self) -> None:
         """It gets nothing until it answers."""
-        self.assertTrue(self.roster.unanswered(self.attic, 10.0))
+        self.assertTrue(self.roster.unanswered(self.attic, 0.0, 10.0))
         self.assertTrue(self.roster.has(ANY, 11.0))
         self.assertFalse(self.roster.has(Selector("attic"), 11.0))
         for _ in range(3):
@@ -119,28 +119,29 @@ class OutTests(SynchronousTestCase):
     def test_others_were_answered(self) -> None:
         """Then it is the target that is slow."""
         self.roster.answered(self.attic, 0.5)
-        self.assertFalse(self.roster.unanswered(self.attic, 10.0))
-        self.assertTrue(self.roster.unanswered(self.attic, 10.5))
+        self.assertFalse(self.roster.unanswered(self.attic, 0.0, 10.0))
+        self.assertFalse(self.roster.unanswered(self.attic, 1.0, 10.9))
+        self.assertTrue(self.roster.unanswered(self.attic, 1.0, 11.0))
 
     def test_another_chance(self) -> None:
         """It is asked once in ten seconds, lest it never be able to answer."""
-        self.roster.unanswered(self.attic, 10.0)
+        self.roster.unanswered(self.attic, 0.0, 10.0)
         self.barn.active = 7
-        later = 10.0 + UNANSWERED
+        later = 10.0 + LIMITS.agent_silent
         chosen = [self.roster.choose(ANY, now) for now in (later - 0.1, later, later + 0.1)]
         self.assertEqual(chosen, [self.barn, self.attic, self.barn])
 
     def test_at_worst(self) -> None:
         """Before nobody is asked, it is."""
-        self.roster.unanswered(self.attic, 10.0)
+        self.roster.unanswered(self.attic, 0.0, 10.0)
         self.barn.is_able = False
         self.assertIsNone(self.roster.choose(ANY, 11.0))
         self.assertIs(self.roster.choose(ANY, 11.0, at_worst=True), self.attic)
 
     def test_who_is_gone_is_forgotten(self) -> None:
         """Another one of the same name begins afresh."""
-        self.roster.unanswered(self.attic, 10.0)
+        self.roster.unanswered(self.attic, 0.0, 10.0)
         self.workers[0] = FakeWorker("attic")
         self.assertTrue(self.roster.has(Selector("attic"), 11.0))
         self.roster.answered(self.attic, 11.0)
-        self.assertFalse(self.roster.unanswered(self.attic, 30.0))
+        self.assertFalse(self.roster.unanswered(self.attic, 0.0, 30.0))

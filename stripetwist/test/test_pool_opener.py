@@ -137,7 +137,7 @@ class SilentTests(PoolOpenerCase):
     def test_another_is_asked(self) -> None:
         """After ten seconds; what the first says then is not used, but brings it back."""
         opening = self.open()
-        self.clock.advance(9.9)
+        self.clock.pump([1.0] * 9 + [0.9])
         self.assertEqual(self.asked(), ["attic"])
         self.clock.advance(0.1)
         self.assertEqual(self.asked(), ["attic", "barn"])
@@ -150,6 +150,27 @@ class SilentTests(PoolOpenerCase):
         for one in others:
             one.cancel()
             self.failureResultOf(one)
+
+    def test_it_is_cut_off(self) -> None:
+        """One that has no connection left is not waited for that long."""
+        opening = self.open()
+        self.clock.advance(0.5)
+        self.attic.is_able = False
+        self.clock.advance(0.5)
+        self.assertEqual(self.asked(), ["attic", "barn"])
+        self.assert_reached(opening, self.barn)
+        self.attic.die()
+
+    def test_cut_off_with_nobody_else(self) -> None:
+        """Until there is somebody."""
+        self.barn.is_able = self.cellar.is_able = False
+        opening = self.open()
+        self.attic.is_able = False
+        self.clock.advance(3)
+        self.assertNoResult(opening)
+        self.cellar.is_able = True
+        self.clock.advance(1)
+        self.assert_reached(opening, self.cellar)
 
     def test_it_refuses_late(self) -> None:
         """That brings it back as well, and is told to nobody."""
