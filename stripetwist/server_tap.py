@@ -31,7 +31,7 @@ from stripetwist.net.tls import ServerCreator
 from stripetwist.net.userfile import UsersError
 from stripetwist.options import ServerOptions
 from stripetwist.settings import ServerSettings
-from stripetwist.values import DIRECT
+from stripetwist.values import DIRECT, Forward, ProxyPort
 from stripetwist.ways_in import WaysIn
 
 KEYS_FILE = "keys.toml"
@@ -175,14 +175,21 @@ def _greeting(
 
 def _ways_in(settings: ServerSettings) -> list[str]:
     """Its own ports, and where what comes in there leaves."""
-    leaves = "leaves here"
-    if not settings.exit.is_server:
-        otherwise = "else here" if settings.fallback == DIRECT else "else is refused"
-        leaves = f"leaves at exit {settings.exit}, {otherwise}"
-    lines = [] if settings.socks is None else [f"  proxy       {settings.socks}, SOCKS5, {leaves}"]
+    lines = []
+    for port in settings.socks:
+        lines.append(f"  proxy       {port.listen}, SOCKS5, {_leaves(port, settings)}")
     for one in settings.forwards:
-        lines.append(f"  forward     {one.listen} leads to {one.target}, {leaves}")
+        where = f"{one.listen} leads to {one.target}"
+        lines.append(f"  forward     {where}, {_leaves(one, settings)}")
     return lines
+
+
+def _leaves(port: ProxyPort | Forward, settings: ServerSettings) -> str:
+    selector = port.exit or settings.exit
+    if selector.is_server:
+        return "leaves here"
+    otherwise = "else here" if settings.fallback == DIRECT else "else is refused"
+    return f"leaves at exit {selector}, {otherwise}"
 
 
 def _listens(address: Address) -> str:

@@ -1,6 +1,7 @@
 """What each command can be told: its settings, each option declared once."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from stripetwist.net.keystore import read_link
 from stripetwist.net.memory import usable_memory
 from stripetwist.sources import flag, option, same_option
 from stripetwist.values import (
+    FORWARD_TABLE,
     LOOPBACK,
+    PROXY_TABLE,
     REFUSE,
     Advertised,
     Forward,
     Network,
+    ProxyPort,
     Server,
     advertised,
     congestion,
@@ -31,6 +35,7 @@ from stripetwist.values import (
     network,
     path,
     prewarm,
+    proxy_port,
     public_address,
     rule,
     seconds,
@@ -158,8 +163,9 @@ class ClientSettings(CommonSettings):
         forward,
         (),
         "Open a port, each connection to which leads to HOST:PORT; a port alone for LISTEN "
-        "means this machine only.",
+        "means this machine only.  With ,exit=EXIT behind it, reached from there.",
         repeatable=True,
+        table=FORWARD_TABLE,
     )
     exit: Selector = option(
         "exit",
@@ -216,6 +222,11 @@ class ClientSettings(CommonSettings):
                 f"or try --server {LOOPBACK} on this machine alone"
             )
         return "" if self.users or self.sources else _open_to_others(self.socks)
+
+    @property
+    def proxy_ports(self) -> Sequence[ProxyPort]:
+        """The one to be opened."""
+        return (ProxyPort(self.socks),)
 
 
 def _open_to_others(socks: Address) -> str:
@@ -283,11 +294,15 @@ class ServerSettings(CommonSettings):
         "What may not be reached even so, in the same words.",
         repeatable=True,
     )
-    socks: Address | None = same_option(
+    socks: tuple[ProxyPort, ...] = same_option(
         ClientSettings,
         "socks",
-        default=None,
-        doc="Open a proxy port there, too; beyond this machine it needs --users or --from.",
+        read=proxy_port,
+        default=(),
+        doc="Open a proxy port there; beyond this machine it needs --users or --from.  With "
+        ",exit=EXIT behind it, its streams leave there.",
+        repeatable=True,
+        table=PROXY_TABLE,
     )
     users: Path | None = same_option(ClientSettings, "users")
     sources: tuple[Network, ...] = same_option(ClientSettings, "from")
@@ -359,6 +374,11 @@ class ServerSettings(CommonSettings):
             self.policy()
         except ValueError as error:
             return f"--allow: {error}"
-        if self.socks is None or self.users or self.sources:
+        if self.users or self.sources:
             return ""
-        return _open_to_others(self.socks)
+        return next(filter(None, (_open_to_others(one.listen) for one in self.socks)), "")
+
+    @property
+    def proxy_ports(self) -> Sequence[ProxyPort]:
+        """Those to be opened."""
+        return self.socks

@@ -44,6 +44,8 @@ class Option:
     @ivar kinds: what it may be in a TOML file.
     @ivar repeatable: whether it may be given several times; the value is then a tuple.
     @ivar secret: whether its text may be a password, and is never shown.
+    @ivar table: the keys of a table that may stand for its text in a file, and what goes
+        before the value of each there.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Option:
     kinds: tuple[type, ...] = (str,)
     repeatable: bool = False
     secret: bool = False
+    table: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_flag(self) -> bool:
@@ -265,6 +268,7 @@ def _next_value(one: Option, text: str) -> str:
 def _texts(one: Option, value: object, where: str) -> tuple[str, ...]:
     """A TOML value as the texts that flags would have."""
     items = value if isinstance(value, list) and one.repeatable else [value]
+    items = [_row(one, item, where) if isinstance(item, dict) else item for item in items]
     # To Python, true is a number too.
     if not all(type(item) in one.kinds for item in items):
         wanted = "true or false" if one.is_flag else "a text"
@@ -274,6 +278,17 @@ def _texts(one: Option, value: object, where: str) -> tuple[str, ...]:
             f"{where} has the wrong type; write {wanted}{', or a list' * one.repeatable}"
         )
     return tuple(str(item) for item in items)
+
+
+def _row(one: Option, row: dict[str, Any], where: str) -> object:
+    """The text that a table stands for; the table itself where there can be none."""
+    if not one.table or not all(type(value) in (str, int) for value in row.values()):
+        return row
+    for name in row:
+        if name not in one.table:
+            hint = _hint("", name, one.table)
+            raise StartupError(f"{where.rstrip(' =')}: {show(name)} is unknown{hint}")
+    return "".join(f"{mark}{row[name]}" for name, mark in one.table.items() if name in row)
 
 
 def _value(one: Option, given: Given) -> Any:

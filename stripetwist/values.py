@@ -14,6 +14,7 @@ from stripetwist.core.config import KIB, MIB
 from stripetwist.core.errors import OpenRefused
 from stripetwist.core.link import Link
 from stripetwist.core.policy import parse_rule
+from stripetwist.core.pool import Selector
 from stripetwist.core.target import Target, parse_host
 from stripetwist.sources import nearest, show
 
@@ -22,6 +23,12 @@ LOOPBACK: Literal["loopback:"] = "loopback:"
 
 # What becomes of a stream that no agent can take.
 REFUSE, DIRECT = "refuse", "direct"
+
+# Before the exit of one port among others.
+_EXIT = ",exit="
+# How tables in a file are written as texts.
+PROXY_TABLE = {"listen": "", "exit": _EXIT}
+FORWARD_TABLE = {"listen": "", "to": "=", "exit": _EXIT}
 
 MIN_SIZE = 256 * KIB
 MAX_SIZE = 1024 * 1024 * MIB
@@ -56,13 +63,35 @@ class Forward:
     A port, and the one target that it leads to.
 
     @ivar listen: where local programs find it.
+    @ivar exit: from where that is reached; C{None} for wherever all others are.
     """
 
     listen: Address
     target: Target
+    exit: Selector | None = None
 
     def __str__(self) -> str:
-        return f"{self.listen}={self.target}"
+        return f"{self.listen}={self.target}{_marked(self.exit)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyPort:
+    """
+    A proxy port.
+
+    @ivar listen: where local programs find it.
+    @ivar exit: as of a L{Forward}.
+    """
+
+    listen: Address
+    exit: Selector | None = None
+
+    def __str__(self) -> str:
+        return f"{self.listen}{_marked(self.exit)}"
+
+
+def _marked(selector: Selector | None) -> str:
+    return "" if selector is None else f"{_EXIT}{selector}"
 
 
 def path(text: str) -> Path:
@@ -155,6 +184,7 @@ def local_address(text: str) -> Address:
 
 def forward(text: str) -> Forward:
     """A place to listen at, and where that leads; a port alone means this machine only."""
+    text, selector = _own_exit(text)
     listen, equals, target = text.rpartition("=")
     host, colon, port = target.rpartition(":")
     if not (equals and colon):
@@ -167,7 +197,19 @@ def forward(text: str) -> Forward:
         where = Target.of(host[1:-1] if host.startswith("[") else host, int(port))
     except OpenRefused as error:
         raise ValueError(error.sentence) from None
-    return Forward(local_address(listen), where)
+    return Forward(local_address(listen), where, selector)
+
+
+def proxy_port(text: str) -> ProxyPort:
+    """A place to listen at; a port alone means this machine only."""
+    text, selector = _own_exit(text)
+    return ProxyPort(local_address(text), selector)
+
+
+def _own_exit(text: str) -> tuple[str, Selector | None]:
+    """What stands before an exit, and the exit if there is one."""
+    head, mark, name = text.partition(_EXIT)
+    return head, Selector.parse(name) if mark else None
 
 
 def fallback(text: str) -> str:

@@ -12,6 +12,7 @@ from stripetwist.net.opener import Opener
 from stripetwist.net.socks import SocksFactory
 from stripetwist.net.users import Threads, Users
 from stripetwist.settings import ClientSettings, ServerSettings
+from stripetwist.values import Forward, ProxyPort
 
 
 class WaysIn:
@@ -38,8 +39,6 @@ class WaysIn:
         self._settings = settings
         self._opener = opener
         self._guests = Guests(most, settings.sources)
-        # Asked for nothing in particular, a server is its own exit.
-        self._exit = "" if settings.exit.is_server else str(settings.exit)
         self.users: Users | None = None
         if settings.users is not None:
             self.users = Users(settings.users, ground.clock, Threads(reactor))
@@ -52,16 +51,30 @@ class WaysIn:
         @raise stripetwist.net.files.StartupError: one is taken, or not for us.
         """
         settings, clock, limits = self._settings, self._ground.clock, self._ground.limits
-        common: dict[str, Any] = {"guests": self._guests, "exit": self._exit}
-        if settings.socks is not None:
-            # Only a client can say connected before it is.
-            optimistic = isinstance(settings, ClientSettings) and settings.optimistic
+        # Only a client can say connected before it is.
+        optimistic = isinstance(settings, ClientSettings) and settings.optimistic
+        for port in settings.proxy_ports:
             front = SocksFactory(
-                self._opener, clock, limits, users=self.users, optimistic=optimistic, **common
+                self._opener,
+                clock,
+                limits,
+                self._guests,
+                self.users,
+                optimistic=optimistic,
+                exit=self._exit_of(port),
             )
-            listen(settings.socks, front)
+            listen(port.listen, front)
         for one in settings.forwards:
-            listen(one.listen, ForwardFactory(self._opener, one.target, clock, limits, **common))
+            way_out = self._exit_of(one)
+            listen(
+                one.listen,
+                ForwardFactory(self._opener, one.target, clock, limits, self._guests, way_out),
+            )
+
+    def _exit_of(self, port: ProxyPort | Forward) -> str:
+        selector = port.exit or self._settings.exit
+        # Asked for nothing in particular, a server is its own exit.
+        return "" if selector.is_server else str(selector)
 
     def reload(self) -> None:
         """Read the users again if they have changed."""

@@ -181,6 +181,30 @@ class TestServersOwn:
                 sock.sendall(b"hello")
                 assert socks.read_exactly(sock, 5) == b"hello"
 
+    def test_ports_with_exits_of_their_own(self, workshop: Workshop, echo: Echo) -> None:
+        """As tables in a file."""
+        ports = [free_port() for _ in range(4)]
+        file = workshop.folder / "server.toml"
+        file.write_text(
+            f'allow = "localhost"\nexit = "attic"\n'
+            f'[[socks]]\nlisten = {ports[0]}\n[[socks]]\nlisten = {ports[1]}\nexit = "server"\n'
+            f'[[forward]]\nlisten = {ports[2]}\nto = "{LOOPBACK}:{echo.port}"\n'
+            f'[[forward]]\nlisten = {ports[3]}\nto = "{LOOPBACK}:{echo.port}"\nexit = "server"\n'
+        )
+        server = workshop.server("--config", str(file))
+        code, sock = socks.ask(ports[0], LOOPBACK, echo.port)
+        sock.close()
+        assert code == socks.NET_UNREACHABLE
+        with dial(ports[2]) as sock:
+            assert how_it_ends(sock) == "reset"
+        for sock in (socks.connect(ports[1], echo.port), dial(ports[3])):
+            with sock:
+                sock.sendall(b"hello")
+                assert socks.read_exactly(sock, 5) == b"hello"
+        counters = server.snapshot()["counters"]
+        assert (counters["socks_opened"], counters["forward_opened"]) == (1, 1)
+        assert counters["socks_refused"] == counters["forward_refused"] == {"no_worker": 1}
+
     def test_users(self, workshop: Workshop, echo: Echo) -> None:
         """Only those in the file come in."""
         users, proxy = workshop.folder / "users", free_port()

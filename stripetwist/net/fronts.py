@@ -1,7 +1,7 @@
 """The ports of a process that local programs use: proxy ports, and forwarded ones."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -71,16 +71,20 @@ class Fronts:
         return {front.guests for front in self._fronts}
 
     def counters(self) -> dict[str, object]:
-        """For the snapshot."""
-        found: dict[str, object] = {}
+        """For the snapshot: of all proxy ports, and of all forwarded ones."""
+        proxies = [front for front in self._fronts if isinstance(front, SocksFactory)]
         forwards = [front for front in self._fronts if isinstance(front, ForwardFactory)]
-        for front in self._fronts:
-            if isinstance(front, SocksFactory):
-                found.update(front.counters())
+        found: dict[str, object] = {}
+        if proxies:
+            found["socks_active"] = sum(guests.active for guests in self._guests())
+            found["socks_opened"] = sum(front.opened for front in proxies)
+            found["socks_refused"] = _refused(proxies)
+            found["socks_wrong_protocol"] = sum(front.wrong_protocol for front in proxies)
+            found["socks_timed_out"] = sum(front.timed_out for front in proxies)
+            found["socks_turned_away"] = sum(guests.turned_away for guests in self._guests())
         if forwards:
-            refused: Counter[Code] = sum((front.refused for front in forwards), Counter())
             found["forward_opened"] = sum(front.opened for front in forwards)
-            found["forward_refused"] = {code.name.lower(): n for code, n in refused.items()}
+            found["forward_refused"] = _refused(forwards)
         return found
 
     def stop(self) -> Deferred[None]:
@@ -89,3 +93,9 @@ class Fronts:
         closing: list[Deferred[Any]] = [*self._closing]
         closing += [guests.close_all() for guests in self._guests()]
         return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)
+
+
+def _refused(fronts: Sequence[Front]) -> dict[str, int]:
+    """How often each refusal was told."""
+    total: Counter[Code] = sum((front.refused for front in fronts), Counter())
+    return {code.name.lower(): count for code, count in total.items()}

@@ -368,14 +368,3 @@ class SocksFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> SocksProtocol | None:
         """A protocol for a client; C{None}, which closes it, for one that may not be here."""
         return SocksProtocol(self) if self.guests.may_come(addr) else None
-
-    def counters(self) -> dict[str, object]:
-        """For the snapshot."""
-        return {
-            "socks_active": self.guests.active,
-            "socks_opened": self.opened,
-            "socks_refused": {code.name.lower(): n for code, n in self.refused.items()},
-            "socks_wrong_protocol": self.wrong_protocol,
-            "socks_timed_out": self.timed_out,
-            "socks_turned_away": self.guests.turned_away,
-        }

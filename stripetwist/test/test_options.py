@@ -100,14 +100,15 @@ class FlagTests(OptionsTestCase):
         self.assertEqual(
             (str(client("--server", LOOPBACK).exit), client_forwards()), ("server", ())
         )
-        self.assertEqual((server().socks, server().forwards), (None, ()))
+        self.assertEqual((server().socks, server().forwards), ((), ()))
         self.assertEqual((str(server().exit), server().fallback), ("any", "refuse"))
         found = server(
             "--socks", "1080", "--exit", "site=berlin", "--fallback", "direct",
             "--forward", "2222=Host.example:22", "--forward", ":8080=[::1]:80",
             "--forward", "unix:/run/x=10.0.0.1:5432",
         )  # fmt: skip
-        self.assertEqual((str(found.socks), str(found.exit)), ("127.0.0.1:1080", "site=berlin"))
+        self.assertEqual([str(one) for one in found.socks], ["127.0.0.1:1080"])
+        self.assertEqual(str(found.exit), "site=berlin")
         self.assertEqual(found.fallback, "direct")
         shown = ["127.0.0.1:2222=host.example:22", ":8080=[::1]:80", "unix:/run/x=10.0.0.1:5432"]
         self.assertEqual([str(one) for one in found.forwards], shown)
@@ -403,6 +404,38 @@ class FileTests(OptionsTestCase):
         self.assertEqual((found.allow, found.max_subflows), (("lan",), 7))
         self.assertEqual((found.max_memory, found.session_timeout), (2 * MIB, 5.0))
         self.assertTrue(found.log_targets)
+
+    def test_tables(self) -> None:
+        """Several ports, each with an exit of its own, beside those that are texts."""
+        texts = [":1080,exit=attic", "127.0.0.1:1081"]
+        path = self.file(
+            'from = ["10.0.0.0/8"]\n[[socks]]\nlisten = ":1080"\nexit = "attic"\n'
+            "[[socks]]\nlisten = 1081\n"
+            '[[forward]]\nlisten = 8080\nto = "printer.lan:80"\nexit = "site=berlin"\n'
+        )
+        found = server("--config", path)
+        self.assertEqual([str(one) for one in found.socks], texts)
+        forwards = ["127.0.0.1:8080=printer.lan:80,exit=site=berlin"]
+        self.assertEqual([str(one) for one in found.forwards], forwards)
+        words = [f"--socks={text}" for text in texts] + [f"--forward={text}" for text in forwards]
+        same = server("--from", "10.0.0.0/8", *words)
+        self.assertEqual((same.socks, same.forwards), (found.socks, found.forwards))
+        self.assertEqual(server("--config", self.file("[socks]\nlisten = 1")).socks[0].exit, None)
+
+    def test_wrong_tables(self) -> None:
+        """Each with what is wrong in it."""
+        for content, words in (
+            (
+                '[[forward]]\nlisten = 1\nto = "a:1"\nexti = "b"',
+                "forward: exti is unknown; did you",
+            ),
+            ('[[forward]]\nto = "a:1"', "forward = =a:1: "),
+            ("[[forward]]\nlisten = 1", "forward = 1: write LISTEN=HOST:PORT"),
+            ('[[socks]]\nlisten = 1\nexit = "B"', "socks = 1,exit=B: an exit is any"),
+            ("[[socks]]\nlisten = 1.5", "socks has the wrong type"),
+            ('[[allow]]\nlisten = "x"', "allow has the wrong type"),
+        ):
+            self.assertIn(words, self.refused(server, "--config", self.file(content)))
 
     def test_flag_then_variable_then_file(self) -> None:
         """Each outranks the next, lists as a whole."""
