@@ -31,6 +31,7 @@ class _Ask:
     ) -> None:
         self._pool = pool
         self._worker = worker
+        self._request = request
         self._tried = tried
         self._since = pool.clock.seconds()
         self._left = False
@@ -43,8 +44,9 @@ class _Ask:
         pool = self._pool
         if self._is_hopeless() and pool.has_more(self._tried):
             self._left = True
-            why = f"agent {self._worker.name} does not answer; try again"
-            self.answer.errback(OpenRefused(Code.TIMEOUT, why))
+            why = f"the agent {self._worker.name} does not answer; try again"
+            sentence = f"{shown(self._request.target)} is not reached: {why}"
+            self.answer.errback(OpenRefused(Code.TIMEOUT, sentence))
         else:
             self._timer = pool.clock.callLater(pool.limits.agent_look, self._look)
 

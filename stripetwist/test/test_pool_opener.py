@@ -183,6 +183,15 @@ class SilentTests(PoolOpenerCase):
         self.successResultOf(opening)
         self.assertTrue(self.roster.has(Selector("attic"), self.clock.seconds()))
 
+    def test_none_of_them_answers(self) -> None:
+        """After twenty seconds that is told."""
+        opening = self.open()
+        for worker in (self.barn, self.cellar):
+            self.clock.pump([1.0] * 10)
+            self.assertEqual(len(worker.opens), worker is self.barn)
+        sentence = self.refusal(opening, Code.TIMEOUT)
+        self.assertIn("example.test:80 is not reached: the agent barn does not answer", sentence)
+
     def test_nobody_else(self) -> None:
         """Then it is waited for, and asked by others too."""
         pool = self.make("attic")
