@@ -97,6 +97,11 @@ class _Place:
     out_until: float = -inf
 
     @property
+    def is_out(self) -> bool:
+        """Whether it is counted out."""
+        return self.out_until > -inf
+
+    @property
     def is_free(self) -> bool:
         """Whether it takes one more stream."""
         worker = self.worker
@@ -116,6 +121,8 @@ class Roster:
     left an open unanswered for C{limits.agent_silent} seconds, and answered no other
     meanwhile, is counted out until it answers.  Lest nobody ask it any more, it is given one
     open in as much time.
+
+    @ivar on_silence: told of each that is counted out (C{True}), and that comes back.
     """
 
     def __init__(self, workers: Callable[[], Iterable[Worker]], limits: Limits) -> None:
@@ -126,6 +133,7 @@ class Roster:
         self._patience = limits.agent_silent
         self._places: dict[int, _Place] = {}
         self._turns = 0
+        self.on_silence: Callable[[Worker, bool], None] = lambda worker, silent: None
 
     def living(self) -> list[Worker]:
         """All of them, able or not."""
@@ -151,21 +159,26 @@ class Roster:
             return None
         self._turns += 1
         best.turn = self._turns
-        if best.out_until > -inf:
+        if best.is_out:
             best.out_until = now + self._patience
         return best.worker
 
     def answered(self, worker: Worker, now: float) -> None:
         """It has answered an open, in whatever way."""
         place = self._places.get(id(worker))
-        if place is not None:
-            place.heard_at, place.out_until = now, -inf
+        if place is None:
+            return
+        if place.is_out:
+            self.on_silence(worker, False)
+        place.heard_at, place.out_until = now, -inf
 
     def unanswered(self, worker: Worker, asked_at: float, now: float) -> bool:
         """It was asked then, and has not answered; whether it is counted out for that."""
         place = self._places.get(id(worker))
         if place is None or now - max(place.heard_at, asked_at) < self._patience:
             return False
+        if not place.is_out:
+            self.on_silence(worker, True)
         place.out_until = now + self._patience
         return True
 

@@ -72,6 +72,7 @@ class Server(MultiService):
         self.exit = DirectExit(reactor, clock, self._resolver, guard, limits)
         self.direct = SpeedOpener(self.exit, clock, guard)
         roster = Roster(self._workers, limits)
+        roster.on_silence = self._silence
         self.router = Router(self.direct, roster, self._key, clock, limits)
         self.witness = Witness(self.router)
         self.fronts = Fronts(reactor)
@@ -109,6 +110,11 @@ class Server(MultiService):
     def _workers(self) -> Iterable[Worker]:
         """The agents that live, in order of arrival."""
         return ()
+
+    def _silence(self, worker: Worker, silent: bool) -> None:
+        """Tell of an agent that is counted out, or comes back."""
+        what = "does not answer and gets no streams until it does" if silent else "answers again"
+        self.log.info("agent {name} {what}", name=worker.name, what=what)
 
     def _key(self, key_id: str) -> Key | None:
         return self._keys.lookup(key_id, datetime.now(UTC))

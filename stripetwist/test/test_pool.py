@@ -1,10 +1,12 @@
 """L{stripetwist.core.pool}: who is meant, who is next, who is counted out."""
 
+from dataclasses import replace
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from stripetwist.core.frames import MAX_EXIT
+from stripetwist.core.frames import HEADER_SIZE, MAX_EXIT, pack_open, parse_open
 from stripetwist.core.pool import Roster, Selector
-from stripetwist.test.pool_case import LIMITS, FakeWorker
+from stripetwist.test.pool_case import LIMITS, WEB, FakeWorker
 
 ANY = Selector("any")
 
@@ -30,8 +32,11 @@ class SelectorTests(SynchronousTestCase):
 
     def test_the_longest_travels(self) -> None:
         """An OPEN has room for it."""
-        longest = f"{'a' * 63}={'b' * 63}"
-        self.assertEqual(len(str(Selector.parse(longest))), MAX_EXIT)
+        longest = Selector.parse(f"{'a' * 63}={'b' * 63}")
+        self.assertEqual(len(str(longest)), MAX_EXIT)
+        request = replace(WEB, exit=str(longest))
+        packed = pack_open(1, 0, request)
+        self.assertEqual(parse_open(request.kind, packed[HEADER_SIZE:]), request)
 
 
 class ChoiceTests(SynchronousTestCase):
@@ -105,6 +110,8 @@ class OutTests(SynchronousTestCase):
         self.attic, self.barn = self.workers = [FakeWorker("attic"), FakeWorker("barn")]
         self.roster = Roster(lambda: self.workers, LIMITS)
         self.assertIs(self.roster.choose(ANY, 0.0), self.attic)
+        self.told: list[tuple[str, bool]] = []
+        self.roster.on_silence = lambda worker, silent: self.told.append((worker.name, silent))
 
     def test_without_an_answer(self) -> None:
         """It gets nothing until it answers."""
@@ -113,7 +120,11 @@ class OutTests(SynchronousTestCase):
         self.assertFalse(self.roster.has(Selector("attic"), 11.0))
         for _ in range(3):
             self.assertIs(self.roster.choose(ANY, 11.0), self.barn)
+        self.roster.unanswered(self.attic, 0.0, 11.0)
+        self.assertEqual(self.told, [("attic", True)])
         self.roster.answered(self.attic, 12.0)
+        self.roster.answered(self.attic, 12.0)
+        self.assertEqual(self.told, [("attic", True), ("attic", False)])
         self.assertIs(self.roster.choose(ANY, 12.0), self.attic)
 
     def test_others_were_answered(self) -> None:

@@ -238,6 +238,21 @@ class WaysInTests(ServerTestCase):
         sentence = self.refusal(opening, Code.DNS_FAIL)
         self.assertEqual(sentence, "printer.lan is not known in the attic")
 
+    def test_an_agent_that_does_not_answer(self) -> None:
+        """The log tells once, and once when it answers again; others are asked meanwhile."""
+        self.worker()
+        waiting: Deferred[Any] = Deferred()
+        self.patch(self.exit, "open", lambda _: waiting)
+        self.network.listenTCP(80, Scripts(lambda wire: wire.write(b"banner")))
+        self.server.router.fallback = self.server.direct
+        self.forward("attic")
+        program = self.program(b"")
+        lines = self.logged(lambda: self.network.run(11.5, 0.1))
+        self.assertEqual(program.got, b"banner")
+        self.assertIn("agent attic does not answer and gets no streams until it does", lines)
+        waiting.errback(OpenRefused(Code.TIMEOUT, "no answer"))
+        self.assertIn("agent attic answers again", self.logged(lambda: self.network.run(0.2)))
+
     def test_fallback(self) -> None:
         """What no agent takes is reached from here, if that is wanted."""
         self.network.listenTCP(80, Scripts(lambda wire: wire.write(b"banner")))
