@@ -9,6 +9,7 @@ from stripetwist.core.errors import printable
 Snapshot = Mapping[str, Any]
 
 _HEAD = ("subflow", "path", "state", "rtt", "sent", "received", "dummy", "in flight", "")
+_AGENT_HEAD = ("agent", "state", "up", "key", "streams", "capacity", "weight", "labels")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -35,6 +36,8 @@ def _lines(snapshot: Snapshot, now: float) -> Iterator[str]:
     )
     if not sessions and snapshot.get("last_error"):
         yield f"  not connected: {printable(str(snapshot['last_error']))}"
+    if agents := _parts(snapshot, "agents"):
+        yield from _table([_AGENT_HEAD, *map(_agent, agents)], "  ")
     for session in sessions:
         yield from _session(session)
 
@@ -58,6 +61,21 @@ def _session(session: Snapshot) -> Iterator[str]:
         yield from _table([_HEAD, *map(_subflow, subflows)])
 
 
+def _agent(agent: Snapshot) -> Sequence[str]:
+    """The cells of one agent."""
+    labels = [f"{key}={value}" for key, value in _part(agent, "labels").items()]
+    return (
+        _text(agent.get("name")),
+        _text(agent.get("state")),
+        duration(agent.get("age")),
+        _text(agent.get("key")),
+        _text(agent.get("active")),
+        _text(agent.get("capacity") or None),
+        _text(agent.get("weight")),
+        printable(" ".join(labels), 200) or "-",
+    )
+
+
 def _subflow(subflow: Snapshot) -> Sequence[str]:
     """The cells of one subflow."""
     tx, rx = _part(subflow, "tx"), _part(subflow, "rx")
@@ -75,13 +93,13 @@ def _subflow(subflow: Snapshot) -> Sequence[str]:
     )
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _table(rows: Sequence[Sequence[str]], indent: str = "    ") -> Iterator[str]:
     """The rows with their columns under each other; a column of dashes is left out."""
     columns = [column for column in zip(*rows, strict=True) if set(column[1:]) != {"-"}]
     widths = [max(map(len, column)) for column in columns]
     for row in zip(*columns, strict=True):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "    " + "  ".join(cells).rstrip()
+        yield indent + "  ".join(cells).rstrip()
 
 
 def amount(value: object) -> str:

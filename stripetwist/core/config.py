@@ -25,6 +25,9 @@ class Limits:
     # sessions, of one key
     max_sessions: int = 256
 
+    # agents of one name
+    agent_probe: float = 3.0
+
     # streams, of one session
     max_streams: int = 16_384
     max_opening: int = 1_024

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from stripetwist.core import hello as wire
+from stripetwist.core.agents import INSTANCE_SIZE, Agent, parse_agent
 from stripetwist.core.config import Limits, PeerLimits
 from stripetwist.core.errors import Code, printable
 from stripetwist.core.hello import Message, Reader, Rejected, Role
@@ -29,6 +30,7 @@ class Established:
     @ivar subflow_id: chosen by the dialer.
     @ivar replaces: a subflow that the dialer knows is gone; 0 for none.
     @ivar peer: what the other side's hello allows.
+    @ivar agent: what a dialing agent says of itself, at the acceptor of a new session.
     """
 
     is_new: bool
@@ -39,6 +41,7 @@ class Established:
     subflow_id: int
     replaces: int
     peer: PeerLimits
+    agent: Agent | None = None
 
     def __repr__(self) -> str:
         return f"<Established {self.key_id} subflow {self.subflow_id}>"
@@ -67,6 +70,7 @@ class Intent:
     @ivar subflow_id: the connection's number in its session.
     @ivar join: the session to join; C{None} for a new one.
     @ivar replaces: a subflow known to be gone, whose end the acceptor may not have seen.
+    @ivar agent: what it says of itself, if it is an agent.
     """
 
     key_id: str
@@ -75,6 +79,7 @@ class Intent:
     join: Membership | None = None
     replaces: int = 0
     role: Role = Role.CLIENT
+    agent: Agent | None = None
 
 
 class DialerHandshake:
@@ -114,6 +119,9 @@ class DialerHandshake:
             fields.append((wire.SESSION, self._join.session_id))
             if intent.replaces:
                 fields.append((wire.REPLACES, intent.replaces.to_bytes(4, "big")))
+        elif intent.agent is not None:
+            fields.append((wire.INSTANCE, intent.agent.instance))
+            fields.append((wire.AGENT, intent.agent.pack()))
         return wire.pack(wire.HELLO, fields, self._flags)
 
     def feed(self, data: bytes) -> tuple[bytes, Established] | None:
@@ -309,10 +317,13 @@ class AcceptorHandshake:
         if not proved or len(role) != 1 or role[0] not in (Role.CLIENT, Role.AGENT):
             raise self._rejection(Code.AUTH, "not accepted")
         if not self._door.role_is_allowed(self.key_id, Role(role[0])):
-            raise self._rejection(Code.AUTH, "not accepted")
+            # The words to the peer are the same; whoever reads the log has to know.
+            why = f"its key is not one for {Role(role[0]).name.lower()}s"
+            raise Rejected(Code.AUTH, why, self.refusal(Code.AUTH, "not accepted"))
         replaces = hello.need(wire.REPLACES, 4) if wire.REPLACES in hello.fields else b""
+        is_new = hello.need(wire.MODE, 1)[0] == wire.NEW
         return Established(
-            hello.need(wire.MODE, 1)[0] == wire.NEW,
+            is_new,
             self._membership.session_id,
             self._membership.secret,
             self.key_id,
@@ -320,7 +331,16 @@ class AcceptorHandshake:
             int.from_bytes(hello.need(wire.SUBFLOW, 4), "big"),
             int.from_bytes(replaces, "big"),
             wire.parse_limits(hello.fields.get(wire.LIMITS, b"")),
+            self._agent_of(hello) if is_new and role[0] == Role.AGENT else None,
         )
+
+    def _agent_of(self, hello: Message) -> Agent:
+        """What an agent says of itself."""
+        try:
+            instance = hello.need(wire.INSTANCE, INSTANCE_SIZE)
+            return parse_agent(hello.fields.get(wire.AGENT, b""), instance)
+        except Rejected as error:
+            raise self._rejection(error.code, error.reason) from None
 
     def _rejection(self, code: Code, text: str) -> Rejected:
         return Rejected(code, text, self.refusal(code, text))

@@ -186,6 +186,21 @@ class Session:
         return self._subflows.moved
 
     @property
+    def peer_leaves(self) -> bool:
+        """Whether the peer takes no new streams."""
+        return self._peer_leaves
+
+    @property
+    def last_heard(self) -> float:
+        """When bytes last came, on any subflow there is."""
+        return max((s.last_heard for s in self._subflows.alive.values()), default=-NEVER)
+
+    def ask(self, now: float) -> None:
+        """Have the peer give a sign of life on every subflow; C{last_heard} will tell."""
+        for subflow in self._subflows.alive.values():
+            subflow.ask(now)
+
+    @property
     def rtt(self) -> float | None:
         """The shortest of its subflows' round trips, in seconds; C{None} if none is known."""
         known = [s.rtt.smoothed for s in self._subflows.alive.values() if s.rtt.smoothed]

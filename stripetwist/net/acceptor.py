@@ -5,17 +5,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import ip_address
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IAddress, ITransport
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from stripetwist.core.errors import Code, ProtocolError
+from stripetwist.core.errors import Code, OpenRefused, ProtocolError
 from stripetwist.core.handshake import Established, Membership
 from stripetwist.core.hello import Rejected, Role
 from stripetwist.core.session import Session
+from stripetwist.core.target import OpenRequest
 from stripetwist.core.zones import plain
 from stripetwist.net import sockets
 from stripetwist.net.arrival import Arrival
@@ -23,9 +25,13 @@ from stripetwist.net.driver import SessionDriver
 from stripetwist.net.ground import Ground
 from stripetwist.net.keystore import KeyStore
 from stripetwist.net.opener import Opener
+from stripetwist.net.registry import Registry
 from stripetwist.net.subflow import SubflowProtocol
+from stripetwist.net.worker import AgentWorker
 
 _ROLES = {Role.CLIENT: "client", Role.AGENT: "agent"}
+# How many of a key's names a sentence tells.
+_FEW = 3
 
 Entropy = Callable[[int], bytes]
 
@@ -71,6 +77,16 @@ class Door:
         known = self._keys.lookup(key_id, datetime.now(UTC))
         return known is not None and known.role == _ROLES[role]
 
+    def may_be_called(self, key_id: str, name: str) -> bool:
+        """Whether an agent with that key may take that name."""
+        known = self._keys.lookup(key_id, datetime.now(UTC))
+        return known is not None and known.allows_name(name)
+
+    def names_of(self, key_id: str) -> str:
+        """The names that a key is for, in words."""
+        known = self._keys.lookup(key_id, datetime.now(UTC))
+        return " or ".join(known.names[:_FEW]) if known is not None else ""
+
     def session(self, session_id: bytes, key_id: str) -> Membership | None:
         """The session of that id, if that key opened it."""
         member = self.sessions.get(session_id)
@@ -93,6 +109,27 @@ class Door:
         self._expected.pop(membership.session_id, None)
 
 
+class RefusingOpener:
+    """
+    What agents may open here: nothing, which the log has once.
+
+    @param who: says what the log calls the agent.
+    """
+
+    log = Logger()
+
+    def __init__(self, who: Callable[[], str]) -> None:
+        self._who = who
+        self._told = False
+
+    def open(self, request: OpenRequest) -> Deferred[ITransport]:
+        """See L{Opener.open}."""
+        if not self._told:
+            self._told = True
+            self.log.warn("{who}: an agent asks for streams, and is refused", who=self._who())
+        return fail(OpenRefused(Code.NOT_ALLOWED, "an agent opens no streams; a client does"))
+
+
 class Acceptor(Factory[SubflowProtocol]):
     """
     Lets connections in that prove a key, and keeps the sessions they belong to.
@@ -101,6 +138,7 @@ class Acceptor(Factory[SubflowProtocol]):
     closed at once.
 
     @ivar door: keys and sessions.
+    @ivar registry: the agents among them.
     @ivar turned_away: how many were closed at once.
     """
 
@@ -111,6 +149,7 @@ class Acceptor(Factory[SubflowProtocol]):
         self.clock = ground.clock
         self.limits = ground.limits
         self.door = Door(keys, ground.entropy)
+        self.registry = Registry(ground.clock, ground.limits)
         self._opener = opener
         self._arrivals: set[Arrival] = set()
         self._unproved: dict[Arrival, str] = {}
@@ -169,8 +208,10 @@ class Acceptor(Factory[SubflowProtocol]):
         """
         if self._leaving and who.is_new:
             raise Rejected(Code.GOING_AWAY, "the server is shutting down")
-        if who.role is Role.AGENT:
-            raise Rejected(Code.NOT_ALLOWED, "this version has no use for agents yet")
+        if who.agent is not None and not self.door.may_be_called(who.key_id, who.agent.name):
+            names = self.door.names_of(who.key_id)
+            why = f"this key is not for an agent called {who.agent.name}; say --name {names}"
+            raise Rejected(Code.NOT_ALLOWED, why)
         raw = getattr(subflow.raw, "socket", None)
         if raw is not None:
             sockets.prepare(raw, self.ground.pace)
@@ -186,6 +227,10 @@ class Acceptor(Factory[SubflowProtocol]):
             driver.attach(who.subflow_id, subflow, rtt, checksum, who.replaces)
         except ProtocolError as error:
             raise Rejected(error.code, error.reason) from None
+        if who.agent is not None:
+            may_be_called = partial(self.door.may_be_called, who.key_id)
+            worker = AgentWorker(who.agent, driver, who.key_id, may_be_called)
+            self.registry.arrived(worker)
         return driver
 
     def _new_session(self, who: Established) -> _Member:
@@ -195,7 +240,10 @@ class Acceptor(Factory[SubflowProtocol]):
         budget = self.ground.store.budget
         session = Session(False, self.limits, budget, who.peer, self.clock.seconds())
         driver = SessionDriver(session, self.ground, self._session_ended, who.key_id)
-        driver.serve(self._opener, who.key_id)
+        opener: Opener = self._opener
+        if who.role is Role.AGENT:
+            opener = RefusingOpener(lambda: driver.label)
+        driver.serve(opener, who.key_id)
         membership = Membership(who.session_id, who.session_secret)
         self.door.expect_no_more(membership)
         member = self.door.sessions[who.session_id] = _Member(
@@ -208,6 +256,7 @@ class Acceptor(Factory[SubflowProtocol]):
         for session_id, member in list(self.door.sessions.items()):
             if member.driver is driver:
                 del self.door.sessions[session_id]
+        self.registry.left(driver)
         self.log.info("{key}: session over: {reason}", key=driver.label, reason=reason)
 
     def end_sessions_of(self, key_ids: set[str]) -> None:

@@ -12,7 +12,7 @@ from twisted.internet.error import (
 from twisted.python.failure import Failure
 
 from stripetwist.core.errors import Code, printable
-from stripetwist.core.hello import Rejected
+from stripetwist.core.hello import Rejected, Role
 
 
 def connect_sentence(reason: Failure, where: str) -> str:
@@ -50,3 +50,10 @@ def rejection_sentence(error: Rejected, where: str) -> str:
         Code.VERSION: f"{where} cannot be talked to: {why}",
     }
     return sentences.get(error.code, f"{where} let us not in: {why}")
+
+
+def role_sentence(role: Role, where: str) -> str:
+    """Why a server lets us not in that knows our key, but not as what we are."""
+    if role is Role.AGENT:
+        return f"{where} takes this link from clients only: give stripe-agent an agent's link"
+    return f"{where} takes this link from agents only: give stripe-client a client's link"

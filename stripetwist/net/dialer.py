@@ -10,9 +10,11 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTCP
 from twisted.logger import Logger
 
+from stripetwist.core.agents import Agent
 from stripetwist.core.errors import Code, OpenRefused, ProtocolError
 from stripetwist.core.growth import Growth
 from stripetwist.core.handshake import Established, Intent, Membership
+from stripetwist.core.hello import Rejected, Role
 from stripetwist.core.link import Link
 from stripetwist.core.session import Session
 from stripetwist.core.way import Way
@@ -47,6 +49,7 @@ class Dialer(Service):
     @ivar driver: the session, once there is one.
     @ivar last_error: why the last dial came to nothing, a sentence.
     @ivar on_change: told when a subflow came or went, or the session ended.
+    @ivar on_session: given each session before anything comes on it.
     """
 
     log = Logger()
@@ -58,8 +61,10 @@ class Dialer(Service):
         resolver: Resolves,
         link: Link,
         ways: Sequence[Way] = (Way(),),
+        agent: Agent | None = None,
     ) -> None:
         """
+        @param agent: what we say of ourselves, if we are one; the link is then an agent's.
         @raise StartupError: TLS cannot be had here.
         """
         self.reactor = reactor
@@ -70,6 +75,9 @@ class Dialer(Service):
         self.driver: SessionDriver | None = None
         self.last_error = ""
         self.on_change: Callable[[], None] = lambda: None
+        self.on_session: Callable[[SessionDriver], None] = lambda driver: None
+        self._agent = agent
+        self.role = Role.CLIENT if agent is None else Role.AGENT
         self.resolver = resolver
         self._membership: Membership | None = None
         self._opening: Place | None = None
@@ -104,7 +112,7 @@ class Dialer(Service):
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
         if self.driver is not None:
-            self.driver.close(Code.GOING_AWAY, "the client was stopped")
+            self.driver.close(Code.GOING_AWAY, f"the {self._whoami} was stopped")
         self._waiters.dismiss()
         for call in (self._looking, self._growing):
             if call is not None and call.active():
@@ -118,6 +126,10 @@ class Dialer(Service):
         """A place has stopped, and has nothing left to end."""
         place.path.left(place)
         self._check_stopped()
+
+    @property
+    def _whoami(self) -> str:
+        return self.role.name.lower()
 
     def _check_stopped(self) -> None:
         stopped = self._stopped
@@ -158,7 +170,8 @@ class Dialer(Service):
         for path in self.paths:
             path.look_around()
 
-    def _used(self) -> None:
+    def used(self) -> None:
+        """The session is to carry something: have as many subflows as it then has."""
         self._used_at = self.clock.seconds()
         if self._rests:
             self._rests = False
@@ -213,7 +226,7 @@ class Dialer(Service):
         A session without any may be one that the server has forgotten: what is opened now
         would be lost with it.  Fails with L{OpenRefused}.
         """
-        self._used()
+        self.used()
         if self.driver is not None and self.driver.connections:
             return succeed(self.driver)
         if self._stopped is not None:
@@ -223,7 +236,7 @@ class Dialer(Service):
     def _no_session(self) -> OpenRefused:
         why = self.last_error or "no answer yet"
         if self._stopped is not None:
-            why = "the client is shutting down"
+            why = f"the {self._whoami} is shutting down"
         where = self.link.address
         known = why.startswith((where, f"the server {where}"))
         sentence = why if known else f"no connection to the server {where}: {why}"
@@ -271,6 +284,8 @@ class Dialer(Service):
                 self._next_id,
                 self._membership,
                 place.last_id if self._membership is not None else 0,
+                self.role,
+                self._agent,
             )
             self._next_id += 1
             place.greet(intent)
@@ -310,6 +325,7 @@ class Dialer(Service):
         self.driver = SessionDriver(session, self.ground, self._session_ended, self.link.address)
         self.driver.on_doubt = self._doubted
         self._growth.begin_again(self.clock.seconds())
+        self.on_session(self.driver)
 
     def _session_ended(self, driver: SessionDriver, code: Code, reason: str) -> None:
         if self.driver is driver:
@@ -331,6 +347,15 @@ class Dialer(Service):
         if not self.link.plain:
             label = tls.session_label(self.ground.entropy)
             self.creator = tls.ClientCreator(self.link, label)
+
+    def not_let_in(self, driver: SessionDriver, rejected: Rejected) -> None:
+        """The session that we believed to have opened does not exist at the server."""
+        if self.driver is driver:
+            # The place tells why; that a session is over would be news to nobody.
+            self.driver = None
+            self._fresh_session()
+        driver.finish(rejected.code, f"it was not let in: {rejected.reason}")
+        self.on_change()
 
     def unknown_session(self, joined: Membership | None) -> None:
         """
@@ -382,4 +407,4 @@ class Dialer(Service):
             if (place := places.get(subflow["id"])) is not None:
                 subflow.update(deaths=place.deaths, last_error=place.last_error)
         session_id = self._membership.session_id.hex()[:8]
-        return [{"id": session_id, "key": self.link.key_id, "role": "client", **seen}]
+        return [{"id": session_id, "key": self.link.key_id, "role": self._whoami, **seen}]

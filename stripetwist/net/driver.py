@@ -60,6 +60,7 @@ class SessionDriver:
     @ivar connections: the living subflows.
     @ivar label: what logs call it.
     @ivar on_doubt: told of subflows that answer nothing, before they are given up.
+    @ivar on_change: told when a subflow came or went, or the peer goes away.
     """
 
     log = Logger()
@@ -75,6 +76,7 @@ class SessionDriver:
         self.label = label
         self.connections: dict[int, Connection] = {}
         self.on_doubt: Callable[[int], None] = lambda subflow_id: None
+        self.on_change: Callable[[], None] = lambda: None
         self.started = ground.clock.seconds()
         self._ground = ground
         self._clock = ground.clock
@@ -91,6 +93,10 @@ class SessionDriver:
     def serve(self, opener: Opener, key_id: str) -> None:
         """Reach what the peer asks for, on behalf of that key; without this it is refused."""
         self._streams.serve(self._ground, opener, key_id)
+
+    def rename(self, label: str) -> None:
+        """Be called something else in logs."""
+        self.label = self._streams.label = label
 
     # ---- subflows call these
 
@@ -119,6 +125,7 @@ class SessionDriver:
             gone.abort()
             self.connection_lost(replaces)
         self.turn()
+        self.on_change()
 
     def received(self, subflow_id: int, data: bytes) -> None:
         """Bytes came on a connection; the one place where a peer's errors end."""
@@ -154,6 +161,7 @@ class SessionDriver:
             self._paths.pop(subflow_id, None)
             self.session.subflow_down(subflow_id, self._clock.seconds())
             self.turn()
+            self.on_change()
 
     def _drop(self, subflow_id: int, reason: str) -> None:
         connection = self.connections.get(subflow_id)
@@ -174,6 +182,16 @@ class SessionDriver:
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """Have the peer reach something; see L{Opener.open}."""
         return self._streams.open(request)
+
+    @property
+    def active(self) -> int:
+        """How many streams there are, and are being opened by us."""
+        return self._streams.active
+
+    def ask(self) -> None:
+        """Have the peer give a sign of life; the session's C{last_heard} will tell."""
+        self.session.ask(self._clock.seconds())
+        self.turn()
 
     @property
     def is_short(self) -> bool:
@@ -255,6 +273,7 @@ class SessionDriver:
                 self._smooth(subflow_id)
             case events.PeerGoesAway(sentence):
                 self.log.info("{label}: {sentence}", label=self.label, sentence=sentence)
+                self.on_change()
             case events.SessionClosed(code, reason):
                 self._over(code, reason)
 

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
+from stripetwist.core.agents import is_agent_name
 from stripetwist.core.errors import printable
 from stripetwist.core.link import decode32, encode32, is_key_id
 
 ROLES = ("client", "agent")
 ANY = ("*",)
-RESERVED_NAMES = ("any", "server")
 MAX_SHOWN = 32
 
-_AGENT_NAME = re.compile(r"[a-z0-9-]{1,63}\Z")
 _POSITION = re.compile(r"\(at [^()]*\)\Z")
 _ID_RULE = "a key's name is 1 to 32 of the characters a-z, 0-9 and -"
 _HEAD = """\
@@ -24,11 +23,6 @@ _HEAD = """\
 # "stripetwist key add NAME", "key revoke NAME" and "key list" work on this file;
 # they keep every field, but no comment: use "note" for those.
 """
-
-
-def is_agent_name(text: str) -> bool:
-    """Whether an agent may be called that."""
-    return _AGENT_NAME.match(text) is not None and text not in RESERVED_NAMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,12 @@ from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.handshake import DialerHandshake, Established, Intent, late_reject
 from stripetwist.core.hello import Rejected
 from stripetwist.net import sockets, tls
-from stripetwist.net.dial_errors import card_sentence, connect_sentence, rejection_sentence
+from stripetwist.net.dial_errors import (
+    card_sentence,
+    connect_sentence,
+    rejection_sentence,
+    role_sentence,
+)
 from stripetwist.net.driver import SessionDriver
 from stripetwist.net.redial import Redial
 from stripetwist.net.subflow import SubflowProtocol
@@ -253,9 +258,11 @@ class Place:
             return None if may_be else False
         self._up_since = None
         if self._intent.join is None and self._driver is not None:
-            # The session that we believed to have opened does not exist there.
-            self._driver.finish(rejected.code, f"it was not let in: {rejected.reason}")
+            self._dialer.not_let_in(self._driver, rejected)
         self._rejected(rejected, self._intent)
+        if rejected.code is Code.AUTH and self._intent.join is None:
+            # It has proved that it knows our key, and so does not mind that but our role.
+            self._sentence = role_sentence(self._intent.role, self.path.where)
         return True
 
     def _rejected(self, error: Rejected, intent: Intent) -> None:

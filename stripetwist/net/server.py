@@ -109,7 +109,7 @@ class Server(MultiService):
 
     def _workers(self) -> Iterable[Worker]:
         """The agents that live, in order of arrival."""
-        return ()
+        return self.acceptor.registry.workers()
 
     def _silence(self, worker: Worker, silent: bool) -> None:
         """Tell of an agent that is counted out, or comes back."""
@@ -163,8 +163,10 @@ class Server(MultiService):
     def snapshot(self) -> dict[str, object]:
         """For the instance's."""
         way_out, acceptor = self.exit, self.acceptor
+        agents = acceptor.registry
         return {
             "sessions": acceptor.snapshot(),
+            "agents": agents.snapshot(),
             "counters": {
                 "turned_away": acceptor.turned_away,
                 "opening": way_out.opening,
@@ -172,6 +174,9 @@ class Server(MultiService):
                 "denied": way_out.denied,
                 "failed": way_out.failed,
                 **self.fronts.counters(),
+                "agents_registered": agents.registered,
+                "agents_replaced": agents.replaced,
+                "agents_renamed": agents.renamed,
             },
         }
 

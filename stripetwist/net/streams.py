@@ -47,6 +47,11 @@ class SessionStreams:
         serving = self._serving
         return not self._transports and not self._opening and (serving is None or serving.is_idle)
 
+    @property
+    def active(self) -> int:
+        """How many there are, and are being opened by us."""
+        return len(self._transports) + len(self._opening)
+
     # ---- being opened
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:

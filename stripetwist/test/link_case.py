@@ -14,6 +14,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from stripetwist.core.agents import Agent
 from stripetwist.core.config import MIB, Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.link import Link
@@ -25,6 +26,7 @@ from stripetwist.net.certificates import ServerCertificate, check_pair, make_cer
 from stripetwist.net.checksum import table_driven
 from stripetwist.net.dialer import Dialer
 from stripetwist.net.ground import Ground, Store
+from stripetwist.net.keyfile import ANY, Key
 from stripetwist.net.keystore import KeyStore
 from stripetwist.net.relay import Parked
 from stripetwist.net.tls import ServerCreator, TLSFactory
@@ -162,14 +164,24 @@ class LinkTestCase(SynchronousTestCase):
         return acceptor
 
     def dial(
-        self, link: Link | None = None, ways: Sequence[Way] = (Way(),), **limits: Any
+        self,
+        link: Link | None = None,
+        ways: Sequence[Way] = (Way(),),
+        agent: Agent | None = None,
+        **limits: Any,
     ) -> Dialer:
-        """A client that dials."""
+        """A client that dials, or an agent."""
         ground = self.ground(replace(self.limits, **limits))
-        dialer = Dialer(self.network, ground, self.names, link or self.link, ways)
+        dialer = Dialer(self.network, ground, self.names, link or self.link, ways, agent)
         self.dialers.append(dialer)
         dialer.startService()
         return dialer
+
+    def agent_link(self, *names: str) -> Link:
+        """An agent's link; of a key for those names, or for any."""
+        key = Key("guest", b"a" * 32, "agent", names or ANY)
+        self.keys.insert(key)
+        return replace(self.link, key_id=key.id, secret=key.secret)
 
     def script(self, first: Act = nothing, then: Act = nothing, number: int = 0) -> Scripts:
         """A server with TLS that follows a script."""

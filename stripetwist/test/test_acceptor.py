@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from stripetwist.core import frames, hello
+from stripetwist.core.agents import Agent
 from stripetwist.core.handshake import (
     DialerHandshake,
     Established,
@@ -15,7 +16,7 @@ from stripetwist.core.handshake import (
     Membership,
     late_reject,
 )
-from stripetwist.core.hello import Rejected
+from stripetwist.core.hello import Rejected, Role
 from stripetwist.core.link import encode32
 from stripetwist.net import tls
 from stripetwist.net.acceptor import Acceptor
@@ -242,6 +243,62 @@ class GuestTests(AcceptorTestCase):
         self.assertEqual((session["key"], session["role"]), ("client-1", "client"))
         self.assertEqual(session["id"], who.session_id.hex()[:8])
         self.assertNotIn(who.session_secret.hex(), str(session))
+
+
+class AgentTests(AcceptorTestCase):
+    """Agents, at the door."""
+
+    def setUp(self) -> None:
+        """A key for agents of two names."""
+        super().setUp()
+        self.agent_key = Key("guest", b"a" * 32, "agent", ("attic", "barn"))
+        self.keys.insert(self.agent_key)
+
+    def come(self, name: str = "attic", **more: Any) -> Guest:
+        """An agent at the door."""
+        key, said = self.agent_key, Agent(name, {"site": "home"})
+        return Guest(self, key_id=key.id, key=key.secret, role=Role.AGENT, agent=said, **more)
+
+    def test_registered(self) -> None:
+        """It is there under its name, for as long as its session is."""
+        guest = self.come()
+        lines = self.logged(guest.enter)
+        self.assertEqual(lines, ["guest: session opened", "attic: agent registered by key guest"])
+        (worker,) = self.acceptor.registry.workers()
+        self.assertEqual((worker.name, worker.labels), ("attic", {"site": "home"}))
+        self.assertTrue(worker.is_able)
+        self.assertEqual([row["name"] for row in self.acceptor.snapshot()], ["attic"])
+        self.acceptor.end_sessions_of({"guest"})
+        self.assertEqual(self.acceptor.registry.workers(), [])
+
+    def test_a_name_that_is_not_its_own(self) -> None:
+        """It is told which are, and has no session."""
+        guest = self.come("cellar")
+        self.assert_rejected(guest.enter()[1], "not for an agent called cellar; say --name attic")
+        self.assertEqual(self.acceptor.door.sessions, {})
+
+    def test_asks_for_streams(self) -> None:
+        """It is refused each, the exit hears nothing of it, and the log has it once."""
+        guest = self.come()
+        streams = [frames.pack_open(number, 8192, WEB) for number in (1, 3, 5)]
+        lines = self.logged(lambda: self.heard(guest, b"".join(streams)))
+        self.assertEqual([line for line in lines if "asks" in line],
+                         ["attic: an agent asks for streams, and is refused"])  # fmt: skip
+        self.assertEqual(self.kinds.count(frames.REFUSE), 3)
+        self.assertEqual(self.exit.targets, [])
+
+    def heard(self, guest: Guest, more: bytes) -> None:
+        """What a guest hears after its hello."""
+        self.kinds = [frame[0] for frame in frames.FrameParser().feed(guest.enter(more)[1])]
+
+    def test_as_a_client(self) -> None:
+        """Its key is not for that, nor a client's for this."""
+        for guest in (
+            Guest(self, key_id="guest", key=self.agent_key.secret),
+            Guest(self, role=Role.AGENT, agent=Agent("attic")),
+        ):
+            self.assert_rejected(guest.enter()[1], "not accepted")
+        self.assertEqual(self.acceptor.registry.snapshot(), [])
 
 
 class StrangerTests(AcceptorTestCase):

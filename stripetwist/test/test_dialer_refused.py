@@ -48,8 +48,10 @@ class RefusedTests(LinkTestCase):
         self.refusal(waiting, Code.GENERAL)
         self.assertIsNone(dialer.driver)
         self.assertEqual(acceptor.door.sessions, {})
-        self.assertEqual(len([one for one in lines if "does not accept the key" in one]), 1)
-        self.assertIn("does not accept the key", dialer.last_error)
+        told = [one for one in lines if "192.0.2.1:8443" in one]
+        self.assertEqual(len(told), 1, told)
+        self.assertIn("takes this link from agents only", told[0])
+        self.assertEqual(dialer.last_error, told[0])
 
     def test_wrong_pin(self) -> None:
         """A server with another key gets not one byte of ours: 30 s (48, T-X3-1)."""

@@ -1,6 +1,8 @@
 """L{stripetwist.core.handshake}: who may open and join sessions, and who may not."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 from cryptography.hazmat.primitives.hashes import SHA256, Hash
 from cryptography.hazmat.primitives.hmac import HMAC
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core import hello
+from stripetwist.core.agents import Agent
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code
 from stripetwist.core.handshake import (
@@ -104,9 +107,10 @@ class HandshakeTestCase(SynchronousTestCase):
         role: Role = Role.CLIENT,
         binding: bytes = BINDING,
         plain: bool = False,
+        agent: Agent | None = None,
     ) -> DialerHandshake:
         """One that dials."""
-        intent = Intent(key_id, key, 7 if join else 1, join, 3 if join else 0, role)
+        intent = Intent(key_id, key, 7 if join else 1, join, 3 if join else 0, role, agent)
         return DialerHandshake(intent, binding, LIMITS, fixed(b"\xd1" * 32), plain)
 
     def acceptor(
@@ -210,6 +214,69 @@ class GoldenTests(HandshakeTestCase):
         acceptor.feed(self.dialer().hello)
         confirm = bytes.fromhex(CONFIRM + "80fe0020") + bytes(32)
         self.assertEqual(self.rejected(Code.AUTH, acceptor.feed, confirm).reply.hex(), REJECT)
+
+
+class AgentTests(HandshakeTestCase):
+    """An agent says what it is when it opens a session."""
+
+    agent = Agent("attic", {"site": "home"}, 100, 3, bytes(range(0xE0, 0xF0)))
+
+    def setUp(self) -> None:
+        """The key is an agent's."""
+        super().setUp()
+        self.door.role = Role.AGENT
+
+    def dial(self, agent: Agent | None = agent, **more: Any) -> DialerHandshake:
+        """One that dials as an agent."""
+        return self.dialer(role=Role.AGENT, agent=agent, **more)
+
+    def test_golden(self) -> None:
+        """The fields behind those of a client."""
+        told = "00090010e0e1e2e3e4e5e6e7e8e9eaebecedeeef000c001a" + self.agent.pack().hex()
+        whole = HELLO.replace("8005000101", "8005000102") + told
+        whole = whole.replace("0101010000000053", "0101010000000085")
+        self.assertEqual(self.dial().hello.hex(), whole)
+
+    def test_new(self) -> None:
+        """The acceptor knows it then."""
+        _, ours = self.shake(self.dial(), self.acceptor())
+        self.assertEqual((ours.role, ours.agent), (Role.AGENT, self.agent))
+
+    def test_join(self) -> None:
+        """It is said once; whoever joins says nothing more."""
+        established, _ = self.shake(self.dial(), self.acceptor())
+        member = Membership(established.session_id, established.session_secret)
+        self.door.sessions[member.session_id, "laptop"] = member
+        dialer = self.dial(join=member)
+        self.assertNotIn(self.agent.instance, dialer.hello)
+        _, ours = self.shake(dialer, self.acceptor(join=True))
+        self.assertEqual((ours.role, ours.agent), (Role.AGENT, None))
+
+    def test_nothing_said(self) -> None:
+        """An agent without a name, or with nonsense for one, is told so after its proof."""
+        broken = replace(self.agent, name="any")
+        for agent, words in ((None, "0x0009"), (broken, "name")):
+            dialer, acceptor = self.dial(agent), self.acceptor()
+            result = dialer.feed(acceptor.feed(dialer.hello)[0])
+            assert result is not None
+            error = self.rejected(Code.PROTOCOL, acceptor.feed, result[0])
+            self.assertIn(words, error.reason)
+            self.assertIn(words.encode("ascii"), error.reply)
+
+    def test_of_a_client(self) -> None:
+        """What a client says of itself as an agent is not listened to."""
+        self.door.role = Role.CLIENT
+        _, ours = self.shake(self.dialer(agent=self.agent), self.acceptor())
+        self.assertIsNone(ours.agent)
+
+    def test_wrong_role(self) -> None:
+        """The log has the reason, the peer hears what everybody hears."""
+        dialer, acceptor = self.dialer(), self.acceptor()
+        result = dialer.feed(acceptor.feed(dialer.hello)[0])
+        assert result is not None
+        error = self.rejected(Code.AUTH, acceptor.feed, result[0])
+        self.assertEqual(error.reason, "its key is not one for clients")
+        self.assertEqual(error.reply.hex(), REJECT)
 
 
 class EstablishedTests(HandshakeTestCase):

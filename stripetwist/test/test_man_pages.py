@@ -11,7 +11,7 @@ from types import ModuleType
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from stripetwist import __version__
-from stripetwist.core import chunks, frames, hello, reorder
+from stripetwist.core import agents, chunks, frames, hello, reorder
 from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.errors import MAX_SENTENCE, Code
 from stripetwist.core.frames import HEADER, HEADER_SIZE, FrameParser
@@ -200,6 +200,21 @@ class HelloTests(WireCase):
             given = hello.parse_limits(struct.pack(">BI", int(number), 77))
             self.assertEqual(getattr(given, what), 77)
             self.assertEqual(getattr(hello.parse_limits(b""), what), int(absent))
+
+    def test_agents(self) -> None:
+        """The records of an agent are all that the code has, with its numbers and bounds."""
+        rows = {row[1]: row for row in self.page.table("agent-records")}
+        others = {"MAX_NAME", "MAX_LABELS", "MAX_CAPACITY", "MAX_WEIGHT", "INSTANCE_SIZE"}
+        known = numbers_of(agents)
+        self.assertEqual(
+            self.named("agent-records"), {name: known[name] for name in known.keys() - others}
+        )
+        self.assertEqual(rows["NAME"][2], f"1-{agents.MAX_NAME}")
+        self.assertEqual(rows["LABEL"][2], f"3-{2 * agents.MAX_NAME + 1}")
+        self.assertIn(f"at most {agents.MAX_LABELS},", rows["LABEL"][3])
+        self.assertIn(f"1 to {agents.MAX_WEIGHT};", rows["WEIGHT"][3])
+        for word in agents.RESERVED_NAMES:
+            self.assertIn(f'"{word}"', rows["NAME"][3])
 
     def test_names_of_tls(self) -> None:
         """The labels that both ends must agree on."""

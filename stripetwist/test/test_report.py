@@ -28,12 +28,10 @@ SNAPSHOT: dict[str, Any] = {
     ],
 }
 
+PARTS = ["sessions", "subflows", "agents", "labels", "tx", "memory", "id"]
 junk = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["sessions", "subflows", "tx", "memory", "id"]), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(PARTS), inner),
     max_leaves=12,
 )
 
@@ -58,6 +56,19 @@ class RenderTests(SynchronousTestCase):
         session = {"id": "a1b2", "role": "client", "key": "client-1", "name": "client-1"}
         text = render({"role": "server", "sessions": [session]}, 0.0)
         self.assertIn("\n  session a1b2 client client-1  up", text)
+
+    def test_agents(self) -> None:
+        """A line each, before the sessions; what none of them has is left out."""
+        attic = {"name": "attic", "state": "able", "age": 9, "key": "agent-1", "active": 3}
+        attic |= {"capacity": 0, "weight": 2, "labels": {"site": "home\x1b", "os": "linux"}}
+        barn = {**attic, "name": "barn", "active": 0, "labels": {}}
+        text = render({"role": "server", "sessions": [], "agents": [attic, barn]}, 0.0)
+        self.assertIn(
+            "\n  agent  state  up   key      streams  weight  labels\n"
+            "  attic  able   9 s  agent-1  3        2       site=home\\x1b os=linux\n"
+            "  barn   able   9 s  agent-1  0        2       -\n",
+            text,
+        )
 
     def test_a_process_without_sessions(self) -> None:
         """Has its line."""
@@ -85,7 +96,7 @@ class RenderTests(SynchronousTestCase):
             self.assertEqual(duration(value), text)
 
     @settings(max_examples=100, deadline=None)
-    @given(st.dictionaries(st.sampled_from(sorted(SNAPSHOT)), junk))
+    @given(st.dictionaries(st.sampled_from([*sorted(SNAPSHOT), "agents"]), junk))
     def test_any_snapshot_can_be_shown(self, snapshot: dict[str, Any]) -> None:
         """One of another version too; nothing of it controls the terminal."""
         text = render(snapshot, 0.0)

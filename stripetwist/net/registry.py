@@ -1,0 +1,169 @@
+"""The agents of a server, each under a name that no other has."""
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from stripetwist.core.agents import numbered
+from stripetwist.core.config import Limits
+from stripetwist.core.errors import Code
+from stripetwist.net.driver import SessionDriver
+from stripetwist.net.worker import AgentWorker, Standing
+
+_LOOK_EVERY = 0.25
+
+
+class Registry:
+    """
+    The agents of a server, each under a name that no other has.
+
+    An agent that comes anew replaces its session of before, which finishes its streams.
+    Another one of the same name waits until the first has given a sign of life: then it gets
+    a number behind its name, if its key allows that, and else waits on.  If there is none
+    within C{limits.agent_probe}, it takes over the name and the session of the first ends.
+
+    @ivar on_change: told when an agent comes, goes, or becomes able or unable.
+    @ivar registered: how many have got a name so far.
+    @ivar replaced: how many of these got that of a session before.
+    @ivar renamed: how many got a number.
+    """
+
+    log = Logger()
+
+    def __init__(self, clock: IReactorTime, limits: Limits) -> None:
+        self._clock = clock
+        self._limits = limits
+        self.on_change: Callable[[], None] = lambda: None
+        self._agents: list[AgentWorker] = []
+        self.registered = self.replaced = self.renamed = 0
+
+    def workers(self) -> list[AgentWorker]:
+        """Those that have a name of their own, in order of arrival."""
+        return [one for one in self._agents if one.standing is Standing.SERVES]
+
+    # ---- sessions come and go
+
+    def arrived(self, worker: AgentWorker) -> None:
+        """An agent has opened a session."""
+        before = next((one for one in self._agents if self._is_older(one, worker)), None)
+        self._agents.append(worker)
+        worker.driver.on_change = lambda: self._changed(worker)
+        if before is None:
+            self._look(worker)
+            return
+        was_waiting = before.standing is Standing.WAITS
+        self._retire(before)
+        if was_waiting:
+            self._look(worker)
+        else:
+            self.replaced += 1
+            self._serve(worker, before.name)
+        # Only a connection could still bring what its streams have under way.
+        self._changed(before)
+
+    @staticmethod
+    def _is_older(one: AgentWorker, worker: AgentWorker) -> bool:
+        return one.is_same_agent(worker) and one.standing is not Standing.REPLACED
+
+    def left(self, driver: SessionDriver) -> None:
+        """A session is over; it may have been an agent's."""
+        worker = next((one for one in self._agents if one.driver is driver), None)
+        if worker is None:
+            return
+        self._retire(worker)
+        self._agents.remove(worker)
+        for one in list(self._agents):
+            if one.standing is Standing.WAITS and one.rival is worker:
+                self._look(one)
+        self.on_change()
+
+    def _changed(self, worker: AgentWorker) -> None:
+        """An agent has won or lost a subflow, or goes away."""
+        driver = worker.driver
+        if worker.standing is Standing.REPLACED and not driver.connections:
+            driver.finish(Code.SESSION_LOST, "its agent has opened another session")
+        else:
+            self.on_change()
+
+    # ---- names
+
+    def _holder(self, name: str) -> AgentWorker | None:
+        return next((one for one in self.workers() if one.name == name), None)
+
+    def _serve(self, worker: AgentWorker, name: str) -> None:
+        """It gets that name, and streams."""
+        self._forget_look(worker)
+        worker.name, worker.standing, worker.rival = name, Standing.SERVES, None
+        worker.driver.rename(name)
+        self.registered += 1
+        self.log.info("{name}: agent registered by key {key}", name=name, key=worker.key_id)
+        self.on_change()
+
+    def _retire(self, worker: AgentWorker) -> None:
+        """It gets no more streams."""
+        self._forget_look(worker)
+        worker.standing = Standing.REPLACED
+
+    @staticmethod
+    def _forget_look(worker: AgentWorker) -> None:
+        if worker.look is not None and worker.look.active():
+            worker.look.cancel()
+        worker.look = None
+
+    def _look(self, worker: AgentWorker) -> None:
+        """Whether an agent that waits can have a name now."""
+        self._forget_look(worker)
+        now, holder = self._clock.seconds(), self._holder(worker.said.name)
+        is_there = bool(worker.driver.connections)
+        if is_there and holder is None:
+            self._serve(worker, worker.said.name)
+            return
+        if not is_there or holder is None:
+            # A name is for one that can use it; this one may be back.
+            worker.rival = None
+        elif holder is not worker.rival:
+            worker.rival, worker.asked_at = holder, now
+            holder.driver.ask()
+        elif holder.driver.session.last_heard > worker.asked_at:
+            self._number(worker)
+            return
+        elif now - worker.asked_at >= self._limits.agent_probe:
+            self._depose(holder, worker)
+            return
+        worker.look = self._clock.callLater(_LOOK_EVERY, self._look, worker)
+
+    def _number(self, worker: AgentWorker) -> None:
+        """Its name is another's, who lives: it gets one like it, if its key allows that."""
+        said = worker.said.name
+        taken = {one.name for one in self.workers()}
+        tries = (numbered(said, number) for number in range(2, len(taken) + 3))
+        name = next(name for name in tries if name not in taken)
+        if not worker.may_be_called(name):
+            self.log.warn(
+                "{name}: another agent of that name waits until this one goes; "
+                "its key {key} allows no other name",
+                name=said,
+                key=worker.key_id,
+            )
+            return
+        self.renamed += 1
+        self.log.warn(
+            "{said}: another agent of that name is called {name}; say --name there",
+            said=said,
+            name=name,
+        )
+        self._serve(worker, name)
+
+    def _depose(self, holder: AgentWorker, worker: AgentWorker) -> None:
+        """The one who has its name is silent.  Should it live, it begins anew, with a number."""
+        self.replaced += 1
+        self._retire(holder)
+        self._serve(worker, worker.said.name)
+        holder.driver.close(Code.SESSION_LOST, "it is silent, and another agent has its name")
+
+    # ---- for people
+
+    def snapshot(self) -> list[dict[str, object]]:
+        """Every session of an agent."""
+        return [one.snapshot() for one in self._agents]
