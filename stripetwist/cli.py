@@ -47,7 +47,8 @@ Usage: stripetwist COMMAND [...]
 
   client ...              run stripe-client in the foreground; client --help lists its options
   server ...              run stripe-server in the foreground; server --help lists its options
-  status [--json]         show every client and server of this user that runs here
+  agent ...               run stripe-agent in the foreground; agent --help lists its options
+  status [--json]         show every client, server and agent of this user that runs here
   demo [--seconds N]      see striping work, on this machine alone: one connection against 16
   bench ...               measure it on the way to your server; bench --help lists its options
   key add NAME [--agent] [--expires DATE]
@@ -137,7 +138,7 @@ def _find(word: str, verbs: "_Verbs", before: str) -> "_Verb":
     return verbs[word]
 
 
-# ---- client, server
+# ---- client, server, agent
 
 
 def run_in_foreground(role: str, words: list[str]) -> int:
@@ -402,6 +403,7 @@ _Verbs = Mapping[str, _Verb]
 _VERBS: _Verbs = {
     "client": partial(run_in_foreground, "stripe-client"),
     "server": partial(run_in_foreground, "stripe-server"),
+    "agent": partial(run_in_foreground, "stripe-agent"),
     "demo": _demo,
     "bench": _bench,
     "status": _status,

@@ -11,7 +11,7 @@ from twisted.scripts import twistd
 
 from stripetwist import __version__
 from stripetwist.net.files import StartupError
-from stripetwist.settings import ClientSettings, CommonSettings, ServerSettings
+from stripetwist.settings import AgentSettings, ClientSettings, CommonSettings, ServerSettings
 from stripetwist.sources import Option, Reader, by_name, options_of, variable_of
 
 S = TypeVar("S", bound=CommonSettings)
@@ -19,6 +19,7 @@ S = TypeVar("S", bound=CommonSettings)
 _COMMANDS: dict[str, type[CommonSettings]] = {
     "stripe-client": ClientSettings,
     "stripe-server": ServerSettings,
+    "stripe-agent": AgentSettings,
 }
 _FOOTER = (
     "Every option is also a key of the --config file and an environment variable: --max-memory "
@@ -219,6 +220,26 @@ class ServerOptions(RoleOptions[ServerSettings]):
         ("accept peers on port 8443; the first start writes client.link", ""),
         ("name the address that links lead to", "--listen 443 --advertise vps.example.org"),
         ("reach one private host, and nothing else", "--allow 192.168.1.5:22"),
+    )
+
+
+class AgentOptions(RoleOptions[AgentSettings]):
+    """What C{twistd stripe-agent} takes."""
+
+    role = "stripe-agent"
+    kind = AgentSettings
+    about = "An exit that dials a server, from behind NAT or as one of many, to be used through it."
+    examples = (
+        (
+            "let clients of a server into this network",
+            "--server agent.link --name attic --allow lan --allow localhost",
+        ),
+        ("be one exit of many", "--server agent.link --allow internet --label site=berlin"),
+        (
+            "reach one machine, and dial from two network cards",
+            "--server agent.link --allow 192.168.1.5:22 "
+            "--path direct,nic=wlan0 --path direct,nic=wwan0",
+        ),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stripetwist.core.address import LOOPBACK_HOST, Address
+from stripetwist.core.agents import MAX_CAPACITY, MAX_LABELS, MAX_WEIGHT
 from stripetwist.core.config import MIB, Limits
 from stripetwist.core.link import Link
 from stripetwist.core.policy import Policy
@@ -25,11 +26,13 @@ from stripetwist.values import (
     ProxyPort,
     Server,
     advertised,
+    agent_name,
     congestion,
     count,
     count_or_auto,
     fallback,
     forward,
+    label,
     local_address,
     log_level,
     network,
@@ -382,3 +385,98 @@ class ServerSettings(CommonSettings):
     def proxy_ports(self) -> Sequence[ProxyPort]:
         """Those to be opened."""
         return self.socks
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings(CommonSettings):
+    """What C{stripe-agent} can be told."""
+
+    servers: tuple[Server, ...] = same_option(
+        ClientSettings,
+        "server",
+        metavar="LINK|FILE",
+        default=(),
+        doc="Dial the server that an agent's link names, or a link in a file; of several, each.",
+        repeatable=True,
+    )
+    name: str | None = option(
+        "name",
+        "NAME",
+        agent_name,
+        None,
+        "Be called that by clients and servers (default the first part of the host's name).",
+    )
+    labels: tuple[tuple[str, str], ...] = option(
+        "label",
+        "KEY=VALUE",
+        label,
+        (),
+        "Let servers choose this agent by that, too.",
+        repeatable=True,
+    )
+    capacity: int | None = option(
+        "capacity",
+        "N",
+        count(MAX_CAPACITY),
+        None,
+        "Take at most so many streams of a server at a time (default any number).",
+        kinds=_NUMBER,
+    )
+    weight: int = option(
+        "weight",
+        "N",
+        count(MAX_WEIGHT),
+        1,
+        "Take so many times as many streams as an agent of weight 1.",
+        kinds=_NUMBER,
+    )
+    allow: tuple[str, ...] = same_option(ServerSettings, "allow", default=())
+    deny: tuple[str, ...] = same_option(ServerSettings, "deny")
+    subflows: int | None = same_option(ClientSettings, "subflows")
+    paths: tuple[Way, ...] = same_option(ClientSettings, "path")
+
+    def links(self) -> list[Link]:
+        """
+        The ways to the servers.
+
+        @raise StartupError: a file holds no link.
+        """
+        found = [read_link(one) if isinstance(one, Path) else one for one in self.servers]
+        return [one for one in found if isinstance(one, Link)]
+
+    def limits(self) -> Limits:
+        """As in L{CommonSettings}, with the subflows to start with."""
+        limits = CommonSettings.limits(self)
+        if self.subflows is None:
+            return limits
+        return replace(limits, subflows=self.subflows, grow_most=self.subflows)
+
+    def policy(self) -> Policy:
+        """
+        What may be reached.
+
+        @raise ValueError: an item would allow nothing.
+        """
+        return Policy(self.allow, self.deny)
+
+    def complaint(self) -> str:
+        """Why these values make no sense together, or nothing."""
+        if not self.servers:
+            return "there is no server to dial; give --server LINK or FILE, or $STRIPETWIST_SERVER"
+        if LOOPBACK in self.servers:
+            return f"--server {LOOPBACK} is for clients; give an agent's link, or a file with one"
+        if not self.allow:
+            return (
+                "--allow is missing; say what may be reached from here, such as --allow internet, "
+                "--allow lan or --allow localhost"
+            )
+        keys = [key for key, _ in self.labels]
+        if len(set(keys)) < len(keys):
+            return "--label gives a KEY twice; leave one out"
+        if len(keys) > MAX_LABELS:
+            return f"--label is given {len(keys)} times; {MAX_LABELS} labels are the most"
+        try:
+            self.policy()
+        except ValueError as error:
+            return f"--allow: {error}"
+        return ""

@@ -10,6 +10,7 @@ from typing import Literal
 from twisted.logger import LogLevel
 
 from stripetwist.core.address import LOOPBACK_HOST, Address
+from stripetwist.core.agents import MAX_NAME, is_agent_name, is_label_word
 from stripetwist.core.config import KIB, MIB
 from stripetwist.core.errors import OpenRefused
 from stripetwist.core.link import Link
@@ -236,6 +237,24 @@ def rule(text: str) -> str:
     """An item of what may be reached, checked."""
     parse_rule(text)
     return text
+
+
+def agent_name(text: str) -> str:
+    """What an agent is to be called."""
+    if not is_agent_name(text):
+        raise ValueError(
+            f"an agent's name is 1 to {MAX_NAME} of the characters a-z, 0-9 and -, "
+            "and neither any nor server"
+        )
+    return text
+
+
+def label(text: str) -> tuple[str, str]:
+    """What else an agent can be chosen by."""
+    key, equals, value = text.partition("=")
+    if not (equals and is_label_word(key) and is_label_word(value)):
+        raise ValueError("write KEY=VALUE, each 1 to 63 of the characters a-z, 0-9, ., _ and -")
+    return key, value
 
 
 def server(text: str) -> Server:

@@ -7,8 +7,9 @@ import pytest
 from support.installed import ROOT, Installation, build_wheel, copy_tree
 from support.programs import program, run
 
-PLUGINS = ("stripe-client", "stripe-server")
-PAGES = ("man1/stripe-client.1", "man1/stripe-server.1", "man7/stripetwist-wire.7")
+PLUGINS = ("stripe-agent", "stripe-client", "stripe-server")
+PAGES = ("man1/stripe-agent.1", "man1/stripe-client.1", "man1/stripe-server.1")
+PAGES += ("man7/stripetwist-wire.7",)
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,8 @@ class MainTests(CliTestCase):
         """Without anything it is help."""
         for words in ((), ("--help",), ("-h",)):
             self.assertEqual(self.run_command(*words), 0)
-            for verb in ("client", "server", "status", "demo", "bench", "key add", "passwd"):
+            verbs = "client", "server", "agent", "status", "demo", "bench", "key add", "passwd"
+            for verb in verbs:
                 self.assertIn(f"\n  {verb} ", self.out)
             self.assertLess(max(map(len, self.out.splitlines())), 101)
         self.assertEqual(self.run_command("--version"), 0)
@@ -104,7 +105,7 @@ class MainTests(CliTestCase):
     def test_client_and_server_are_the_twistd_commands(self) -> None:
         """With their options, their help and their refusals."""
         before = sys.argv
-        for verb in ("client", "server"):
+        for verb in ("client", "server", "agent"):
             self.assert_refused("did you mean --state?", verb, "--sate", "x")
             self.assertEqual(self.run_command(verb, "--help"), 0)
             self.assertIn(f"twistd -n --pidfile= stripe-{verb} [options]", self.out)

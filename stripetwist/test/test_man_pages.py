@@ -28,15 +28,16 @@ from stripetwist.core.socks5 import reply_code
 from stripetwist.core.target import Kind, OpenRequest, Target
 from stripetwist.net.checksum import table_driven
 from stripetwist.net.tls import ALPN, SNI_SUFFIX
-from stripetwist.settings import ClientSettings, CommonSettings, ServerSettings
+from stripetwist.settings import AgentSettings, ClientSettings, CommonSettings, ServerSettings
 from stripetwist.sources import Option, Reader, options_of
 from stripetwist.test.documents import Item, Page, document, options_in
 
 ROLES: dict[str, type[CommonSettings]] = {
     "stripe-client": ClientSettings,
     "stripe-server": ServerSettings,
+    "stripe-agent": AgentSettings,
 }
-PAGES = ("stripe-client.1", "stripe-server.1", "stripetwist-wire.7")
+PAGES = ("stripe-agent.1", "stripe-client.1", "stripe-server.1", "stripetwist-wire.7")
 SECTIONS = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "FILES", "SIGNALS", "EXIT STATUS"]
 SECTIONS += ["EXAMPLES", "SEE ALSO"]
 
@@ -68,7 +69,7 @@ class EveryPageTests(SynchronousTestCase):
 
     def test_every_command_has_the_options_it_shows(self) -> None:
         """Each line that starts a role can be read by that role."""
-        for name in PAGES[:2]:
+        for name in PAGES[:3]:
             read = [readable(command) for command in page(name).commands()]
             self.assertGreater(sum(read), 1, name)
 

@@ -20,8 +20,8 @@ from stripetwist.core.link import Link
 from stripetwist.net.files import StartupError
 from stripetwist.net.listening import server_endpoint
 from stripetwist.net.memory import usable_memory
-from stripetwist.options import ClientOptions, ServerOptions, help_text
-from stripetwist.settings import ClientSettings, ServerSettings
+from stripetwist.options import AgentOptions, ClientOptions, ServerOptions, help_text
+from stripetwist.settings import AgentSettings, ClientSettings, ServerSettings
 from stripetwist.sources import options_of, show
 from stripetwist.values import LOOPBACK, Advertised, Forward, advertised, size
 
@@ -38,6 +38,13 @@ def client(*words: str, **environ: str) -> ClientSettings:
 def server(*words: str, **environ: str) -> ServerSettings:
     """What the server's words and variables amount to."""
     options = ServerOptions(environ)
+    options.parseOptions(list(words))
+    return options.settings
+
+
+def agent(*words: str, **environ: str) -> AgentSettings:
+    """What the agent's words and variables amount to."""
+    options = AgentOptions(environ)
     options.parseOptions(list(words))
     return options.settings
 
@@ -201,7 +208,7 @@ class FlagTests(OptionsTestCase):
 
     def test_help_and_version_stand_alone(self) -> None:
         """They end at once, whatever else is wrong."""
-        for options in (ClientOptions({}), ServerOptions({})):
+        for options in (ClientOptions({}), ServerOptions({}), AgentOptions({})):
             for word, words in (("--help", "Examples:"), ("--version", stripetwist.__version__)):
                 out = io.StringIO()
                 with patch("sys.stdout", out):
@@ -219,7 +226,7 @@ class FlagTests(OptionsTestCase):
 
     def test_help_fits_a_terminal_and_has_every_option(self) -> None:
         """With three examples before them."""
-        for options in (ClientOptions({}), ServerOptions({})):
+        for options in (ClientOptions({}), ServerOptions({}), AgentOptions({})):
             text = help_text(options)
             self.assertLess(max(map(len, text.splitlines())), 81)
             self.assertLess(text.index("Examples:"), text.index("Options:"))
@@ -344,6 +351,59 @@ class TogetherTests(OptionsTestCase):
         """So are those that nobody understands."""
         self.assertIn("--allow", self.refused(server, "--allow", "169.254.0.0/16"))
         self.assertIn("--deny", self.refused(server, "--deny", "300.1.1.1"))
+
+
+class AgentOptionTests(OptionsTestCase):
+    """What an agent is told, and what it has to be."""
+
+    words = ("--server", LINK.format(), "--allow", "lan")
+
+    def test_values_are_read(self) -> None:
+        """Those of its own, and those that it shares."""
+        found = agent(
+            *self.words, "--server", self.file(LINK.format(), "b.link"), "--name", "attic",
+            "--label", "site=home", "--label", "os=linux", "--capacity", "100", "--weight", "7",
+            "--subflows", "2", "--path", "direct,bind=192.0.2.7", "--deny", "192.168.0.1",
+        )  # fmt: skip
+        self.assertEqual(found.links(), [LINK, LINK])
+        self.assertEqual(found.labels, (("site", "home"), ("os", "linux")))
+        self.assertEqual((found.name, found.capacity, found.weight), ("attic", 100, 7))
+        self.assertEqual((found.limits().subflows, found.limits().grow_most), (2, 2))
+        self.assertEqual((found.allow, found.deny), (("lan",), ("192.168.0.1",)))
+        self.assertEqual((agent(*self.words).name, agent(*self.words).capacity), (None, None))
+
+    def test_what_is_missing_is_named(self) -> None:
+        """A server, and what may be reached; there is no default for either."""
+        self.assertIn("--server LINK or FILE", self.refused(agent, "--allow", "lan"))
+        self.assertIn("--allow is missing", self.refused(agent, *self.words[:2]))
+        sentence = self.refused(agent, "--allow", "lan", "--server", "loopback:")
+        self.assertIn("give an agent's link", sentence)
+
+    def test_values_that_are_none(self) -> None:
+        """Names that are reserved, labels without a value, twice the same key."""
+        for name in ("server", "any", "Attic", "a.b", "x" * 64):
+            self.assertIn("1 to 63", self.refused(agent, *self.words, "--name", name))
+        for label in ("site", "=x", "site=", "Site=x", "a=b=c"):
+            self.assertIn("KEY=VALUE", self.refused(agent, *self.words, "--label", label))
+        twice = ("--label", "a=b", "--label", "a=c")
+        self.assertIn("KEY twice", self.refused(agent, *self.words, *twice))
+        many = [word for number in range(17) for word in ("--label", f"k{number}=v")]
+        self.assertIn("17 times", self.refused(agent, *self.words, *many))
+        self.assertIn("1 to 1000", self.refused(agent, *self.words, "--weight", "0"))
+        self.assertIn("--allow", self.refused(agent, *self.words, "--allow", "169.254.0.0/16"))
+
+    def test_options_of_others(self) -> None:
+        """Those of a client are not an agent's, and the other way round."""
+        sentence = self.refused(agent, *self.words, "--socks", "1080")
+        self.assertIn("--socks is an option of stripe-client", sentence)
+        self.assertIn("stripe-agent", self.refused(client, "--weight", "3"))
+
+    def test_no_secret_is_shown(self) -> None:
+        """Neither in a sentence nor in a repr."""
+        secret = LINK.format().split(":")[2].partition("@")[0]
+        cut = LINK.format()[:-9]
+        for text in (repr(agent(*self.words)), self.refused(agent, "--server", cut)):
+            self.assertNotIn(secret, text)
 
 
 class EnvironmentTests(OptionsTestCase):

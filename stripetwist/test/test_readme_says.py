@@ -20,7 +20,7 @@ from stripetwist.core.policy import Policy
 from stripetwist.core.target import Kind
 from stripetwist.net.state import StateDirectory
 from stripetwist.report import render
-from stripetwist.settings import ClientSettings, CommonSettings, ServerSettings
+from stripetwist.settings import AgentSettings, ClientSettings, CommonSettings, ServerSettings
 from stripetwist.sources import Reader, options_of
 from stripetwist.test.documents import document, options_in
 from stripetwist.values import Advertised
@@ -28,6 +28,7 @@ from stripetwist.values import Advertised
 ROLES: dict[str, type[CommonSettings]] = {
     "stripe-client": ClientSettings,
     "stripe-server": ServerSettings,
+    "stripe-agent": AgentSettings,
 }
 VERBS: dict[str, type] = {**ROLES, "bench": BenchSettings}
 UNITS = {"KiB": KIB, "MiB": MIB, "s": 1, "": 1}

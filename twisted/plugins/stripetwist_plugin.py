@@ -15,3 +15,10 @@ stripeServer = ServiceMaker(
     "The reachable end: accepts striped sessions, reaches the targets they ask for.",
     "stripe-server",
 )
+
+stripeAgent = ServiceMaker(
+    "stripetwist agent",
+    "stripetwist.agent_tap",
+    "An exit that dials a server and reaches targets from where it stands.",
+    "stripe-agent",
+)

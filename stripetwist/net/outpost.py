@@ -1,0 +1,163 @@
+"""The agent side as one service: a dialer for each server, and one way out for them all."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, ITransport
+from twisted.logger import Logger
+
+from stripetwist.core.agents import Agent
+from stripetwist.core.link import Link
+from stripetwist.core.policy import Policy
+from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.way import Way
+from stripetwist.net.client import way_of
+from stripetwist.net.dialer import Dialer
+from stripetwist.net.driver import SessionDriver
+from stripetwist.net.exit import DirectExit
+from stripetwist.net.ground import Ground
+from stripetwist.net.guard import Guard
+from stripetwist.net.opener import Opener, Witness
+from stripetwist.net.resolver import Resolver, daemon_threads
+
+# NAME.exit is the machine that the exit of that name runs on.
+_OWN = ".exit"
+_OWN_NAME = "localhost"
+_LEAVING = "the agent is shutting down"
+# A server that will not have us says so within a round trip of our believing it.
+_TELL_AFTER = 0.5
+
+
+def is_own_name(host: object) -> bool:
+    """Whether a host is the exit's own machine, by the name of the exit."""
+    return isinstance(host, str) and host.endswith(_OWN) and host.count(".") == 1
+
+
+class Inbound:
+    """
+    What one server asks an agent for.
+
+    Has the session kept ready for it, and knows this machine by the agent's name.
+    """
+
+    def __init__(self, dialer: Dialer, opener: Opener) -> None:
+        self._dialer = dialer
+        self._opener = opener
+
+    def open(self, request: OpenRequest) -> Deferred[ITransport]:
+        """See L{Opener.open}."""
+        self._dialer.used()
+        if is_own_name(request.target.host):
+            own = Target(_OWN_NAME, request.target.port)
+            request = replace(request, target=own)
+        return self._opener.open(request)
+
+
+class Outpost(MultiService):
+    """
+    Keeps a session to each server, and reaches what they ask for, as far as it may.
+
+    @ivar dialers: one for each server.
+    @ivar exit: the way out.
+    @ivar witness: logs what is reached, as its C{targets} says.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        ground: Ground,
+        agent: Agent,
+        links: Sequence[Link],
+        policy: Policy,
+        ways: Sequence[Way] = (),
+    ) -> None:
+        """
+        @param ways: how to get to each server; none means straight there.
+        """
+        super().__init__()
+        self._agent = agent
+        self._clock = clock = ground.clock
+        self._resolver = Resolver(clock, daemon_threads(reactor), timeout=ground.limits.dns_timeout)
+        self.exit = DirectExit(reactor, clock, self._resolver, Guard(policy), ground.limits)
+        self.witness = Witness(self.exit)
+        self._told: dict[Dialer, IDelayedCall] = {}
+        self._leaving = False
+        self.dialers = [
+            Dialer(reactor, ground, self._resolver, link, ways or (Way(),), agent) for link in links
+        ]
+        for dialer in self.dialers:
+            dialer.on_session = partial(self._serve, dialer)
+            dialer.on_change = partial(self._changed, dialer)
+            dialer.setServiceParent(self)
+
+    def _serve(self, dialer: Dialer, driver: SessionDriver) -> None:
+        """A session has been opened: its server may ask for targets."""
+        driver.serve(Inbound(dialer, self.witness), dialer.link.address)
+        if self._leaving:
+            driver.go_away(_LEAVING)
+
+    def _changed(self, dialer: Dialer) -> None:
+        """A subflow came or went, or a session ended."""
+        driver = dialer.driver
+        if driver is None or not driver.connections:
+            self._forget(dialer)
+        elif dialer not in self._told:
+            self._told[dialer] = self._clock.callLater(_TELL_AFTER, self._tell, dialer, driver)
+
+    def _tell(self, dialer: Dialer, driver: SessionDriver) -> None:
+        rtt, _ = way_of(driver, self._clock.seconds())
+        self.log.info(
+            "  connected   {address} as {name}, {rtt:.0f} ms",
+            address=dialer.link.address,
+            name=self._agent.name,
+            rtt=rtt * 1000,
+        )
+
+    def _forget(self, dialer: Dialer) -> None:
+        """What is to be told of a session, or was, is no longer true."""
+        telling = self._told.pop(dialer, None)
+        if telling is not None and telling.active():
+            telling.cancel()
+
+    def leave(self) -> None:
+        """Have no more asked of us; let streams finish."""
+        self._leaving = True
+        for dialer in self.dialers:
+            if dialer.driver is not None:
+                dialer.driver.go_away(_LEAVING)
+
+    def is_idle(self) -> bool:
+        """Whether no stream is carried, and what was has left for the targets."""
+        drivers = [dialer.driver for dialer in self.dialers]
+        return all(driver is None or driver.is_idle for driver in drivers)
+
+    def snapshot(self) -> dict[str, object]:
+        """For the instance's."""
+        down = [one.last_error for one in self.dialers if not one.is_alive() and one.last_error]
+        way_out = self.exit
+        return {
+            "sessions": [one for dialer in self.dialers for one in dialer.snapshot()],
+            "name": self._agent.name,
+            "servers": [dialer.link.address for dialer in self.dialers],
+            "last_error": "; ".join(down),
+            "counters": {
+                "opening": way_out.opening,
+                "reached": way_out.opened,
+                "denied": way_out.denied,
+                "failed": way_out.failed,
+            },
+        }
+
+    def stopService(self) -> Deferred[Any]:
+        """End everything; fires when the last connection is gone."""
+        for dialer in self.dialers:
+            self._forget(dialer)
+        self._resolver.stop()
+        stopped: Deferred[Any] = MultiService.stopService(self)
+        return stopped
