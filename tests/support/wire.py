@@ -25,6 +25,7 @@ HELLO, HELLO_ACK, CONFIRM, REJECT = 1, 2, 3, 4
 NEW, JOIN = 1, 2
 CLIENT, AGENT = 1, 2
 MODE, NONCE, SESSION, SUBFLOW, ROLE, KEY_ID = range(0x8001, 0x8007)
+INSTANCE, AGENT_SAYS = 0x0009, 0x000C
 MAC = 0x80FE
 ALPN = b"stripetwist/1"
 EXPORTER = b"EXPORTER-stripetwist-v1"
@@ -68,10 +69,10 @@ def hello(kind: int, body: bytes, version: int = 1) -> bytes:
 
 
 def frame(
-    kind: int, payload: bytes = b"", stream: int = 0, offset: int = 0, flags: int = 0
+    kind: int, payload: bytes = b"", stream: int = 0, offset: int = 0, flags: int = 0, aux: int = 0
 ) -> bytes:
     """One frame."""
-    return FRAME.pack(kind, flags, 0, len(payload), stream, offset) + payload
+    return FRAME.pack(kind, flags, aux, len(payload), stream, offset) + payload
 
 
 class Peer:
@@ -154,13 +155,14 @@ class Peer:
         kind, length = head[6], int.from_bytes(head[8:12], "big")
         return kind, head + self.receive(length)
 
-    def join_in(self, link: Link) -> None:
+    def join_in(self, link: Link, role: int = CLIENT, more: bytes = b"") -> None:
         """
         The whole handshake as a new session's first subflow.
 
+        @param more: further items of the hello.
         @raise AssertionError: the server's proof is wrong.
         """
-        sent = self.greeting(link.key_id)
+        sent = self.greeting(link.key_id, role=role, more=more)
         self.send(sent)
         kind, answer = self.read_hello()
         assert kind == HELLO_ACK, f"the server answered with kind {kind}"

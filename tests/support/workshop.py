@@ -48,6 +48,15 @@ class Server(Process):
         """That link."""
         return self.link_file.read_text().strip()
 
+    @property
+    def agent_link(self) -> str:
+        """The link that agents get."""
+        return self.link_file.with_name("agent.link").read_text().strip()
+
+    def agents(self) -> list[tuple[str, str]]:
+        """The agents there are: name and state."""
+        return [(one["name"], one["state"]) for one in self.snapshot()["agents"]]
+
 
 class Client(Process):
     """
@@ -57,6 +66,17 @@ class Client(Process):
     """
 
     proxy: int
+
+
+class Agent(Process):
+    """
+    A running agent.
+
+    @ivar state: its state folder, as given to C{--state}.
+    """
+
+    state: Path
+    options: tuple[str, ...]
 
 
 class Pair(NamedTuple):
@@ -126,6 +146,16 @@ class Workshop:
         client.proxy = proxy
         client.wait_listening(proxy)
         return client
+
+    def agent(
+        self, link: str, *options: str, state: Path | None = None, style: str = "twistd"
+    ) -> Agent:
+        """Start an agent with that link; it need not find a server."""
+        state = state or self._new_folder("agent-state")
+        fixed = ("--server", str(self.link_file(link)), "--state", str(state))
+        agent = self._start(Agent, STYLES[style]("agent") + [*fixed, *options])
+        agent.state, agent.options = state, options
+        return agent
 
     def loopback(self, *options: str, **more: str) -> Client:
         """Start a client with its server side inside."""
