@@ -2,10 +2,12 @@
 
 import heapq
 import math
-import struct
+import sys
+from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from stripetwist.core import events
 from stripetwist.core.config import KIB, MIB, Limits, PeerLimits
@@ -344,6 +346,9 @@ class End:
             carried.outcome = outcome
 
     def _arm(self) -> None:
+        # As a driver does: what the session says of its deadlines is proved with it.
+        if self._timer <= self.session.no_deadline_before(self.heap.now):
+            return
         deadline = self.session.next_deadline()
         if deadline < self._timer:
             self._timer = deadline
@@ -540,7 +545,14 @@ def _bound0(call: Callable[[int], None], subflow_id: int) -> Callable[[], None]:
 
 def pattern(size: int, seed: int = 0, at: int = 0) -> bytes:
     """Bytes in which every place looks different from its neighbours; C{at} is where to begin."""
-    first = (seed << 40) + at // 8
-    count = (size + at % 8) // 8 + 1
-    words = struct.pack(f">{count}Q", *range(first, first + count))
-    return words[at % 8 : at % 8 + size]
+    return _counted(seed, 1 << (at + size).bit_length())[at : at + size]
+
+
+@lru_cache(maxsize=2)
+def _counted(seed: int, size: int) -> bytes:
+    """So many bytes of numbers that count up, each of eight bytes."""
+    first = seed << 40
+    words = array("Q", range(first, first + size // 8 + 1))
+    if sys.byteorder == "little":
+        words.byteswap()
+    return words.tobytes()
