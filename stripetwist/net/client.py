@@ -94,7 +94,7 @@ class Client(MultiService):
             return
         if self._told:
             return
-        if len(driver.connections) >= self.dialer.wanted:
+        if len(driver.connections) >= self.dialer.strength.wanted:
             self._tell()
         elif self._telling is None:
             self._telling = self._ground.clock.callLater(_TELL_AFTER, self._tell)
@@ -144,7 +144,10 @@ class Client(MultiService):
         until = clock.seconds() + patience
         came = False
         while clock.seconds() < until:
-            if dialer.driver is not None and len(dialer.driver.connections) >= dialer.wanted:
+            if (
+                dialer.driver is not None
+                and len(dialer.driver.connections) >= dialer.strength.wanted
+            ):
                 return dialer.driver
             if dialer.is_alive() and not came:
                 came, until = True, min(until, clock.seconds() + _TELL_AFTER)

@@ -2,17 +2,15 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from typing import Protocol as Shape
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTCP
+from twisted.internet.interfaces import IReactorTCP
 from twisted.logger import Logger
 
 from stripetwist.core.agents import Agent
 from stripetwist.core.errors import Code, OpenRefused, ProtocolError
-from stripetwist.core.growth import Growth
 from stripetwist.core.handshake import Established, Intent, Membership
 from stripetwist.core.hello import Rejected, Role
 from stripetwist.core.link import Link
@@ -25,6 +23,7 @@ from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
 from stripetwist.net.path import Path
 from stripetwist.net.place import Place
+from stripetwist.net.strength import Strength
 from stripetwist.net.waiters import Waiters
 
 
@@ -47,6 +46,7 @@ class Dialer(Service):
     @ivar link: the server, and the key to it.
     @ivar creator: makes the TLS connections of the session; C{None} for those without TLS.
     @ivar driver: the session, once there is one.
+    @ivar strength: how many subflows it is to have.
     @ivar last_error: why the last dial came to nothing, a sentence.
     @ivar on_change: told when a subflow came or went, or the session ended.
     @ivar on_session: given each session before anything comes on it.
@@ -90,12 +90,10 @@ class Dialer(Service):
         self._told = ""
         self._stopped: Deferred[None] | None = None
         self.creator: tls.ClientCreator | None = None
-        self._used_at = self.clock.seconds()
-        self._rests = False
-        self._looking: IDelayedCall | None = None
-        self._growth = Growth(self.limits, self._used_at)
-        self._growing: IDelayedCall | None = None
         self.paths = [Path(self, way) for way in ways]
+        self.strength = Strength(
+            self.clock, self.limits, self.paths, lambda: self.driver, link.address
+        )
         self._fresh_session()
 
     # ---- the service
@@ -103,8 +101,7 @@ class Dialer(Service):
     def startService(self) -> None:
         """Dial: two places at once, the others a little later."""
         super().startService()
-        self._fit(self._growth.count)
-        self._look_around()
+        self.strength.start()
 
     def stopService(self) -> Deferred[None]:
         """End everything; fires when the last connection is gone."""
@@ -114,11 +111,7 @@ class Dialer(Service):
         if self.driver is not None:
             self.driver.close(Code.GOING_AWAY, f"the {self._whoami} was stopped")
         self._waiters.dismiss()
-        for call in (self._looking, self._growing):
-            if call is not None and call.active():
-                call.cancel()
-        for place in self.places:
-            place.stop()
+        self.strength.stop()
         self._check_stopped()
         return stopped
 
@@ -136,80 +129,10 @@ class Dialer(Service):
         if stopped is not None and not stopped.called and not self.places:
             stopped.callback(None)
 
-    # ---- how many
-
     @property
     def places(self) -> list[Place]:
         """All of them, over the paths in turn."""
-        rows = zip_longest(*(path.places for path in self.paths))
-        return [place for row in rows for place in row if place is not None]
-
-    @property
-    def wanted(self) -> int:
-        """How many subflows there are to be."""
-        return sum(len(path.wanted) for path in self.paths)
-
-    def _fit(self, count: int) -> None:
-        """Have so many subflows, spread over the paths; at least one on each."""
-        each, more = divmod(count, len(self.paths))
-        shares = [max(1, each + (number < more)) for number in range(len(self.paths))]
-        fresh = [path.fit(share) for path, share in zip(self.paths, shares, strict=True)]
-        rows = [place for row in zip_longest(*fresh) for place in row if place is not None]
-        for number, place in enumerate(rows):
-            place.dial_after(max(0, number - 1) * self.limits.dial_spacing)
-
-    def _look_around(self) -> None:
-        """Now and then: whether anybody uses the session, and where we are."""
-        self._looking = self.clock.callLater(self.limits.look_around, self._look_around)
-        now = self.clock.seconds()
-        if self.driver is None or not self.driver.is_idle:
-            self._used_at = now
-        elif not self._rests and now - self._used_at >= self.limits.rest_after:
-            self._rests = True
-            self._fit(len(self.paths))
-        for path in self.paths:
-            path.look_around()
-
-    def used(self) -> None:
-        """The session is to carry something: have as many subflows as it then has."""
-        self._used_at = self.clock.seconds()
-        if self._rests:
-            self._rests = False
-            self._fit(self._growth.count)
-        if self._growing is None and self.limits.grow_most > self.limits.subflows:
-            self._grow()
-
-    def _grow(self) -> None:
-        """Have more subflows while that brings more; look now and then while there is use."""
-        self._growing = None
-        now, driver, before = self.clock.seconds(), self.driver, self._growth.count
-        if driver is not None and driver.session.rtt is not None:
-            self._growth.look(driver.session.moved, driver.session.rtt, now)
-        if self._rests or self._stopped is not None:
-            return
-        if self._growth.count != before:
-            self.log.info(
-                "session with {address}: {count} connections from now on, {before} before",
-                address=self.link.address,
-                count=self._growth.count,
-                before=before,
-            )
-            self._fit(self._growth.count)
-        if now - self._used_at < 2 * self.limits.grow_forget:
-            self._growing = self.clock.callLater(self.limits.grow_look, self._grow)
-
-    def is_enough(self) -> bool:
-        """
-        The server takes no more of a session.
-
-        @return: whether that is no trouble, since more were only tried.
-        """
-        if self._growth.count <= self.limits.subflows:
-            return False
-        up = sum(place.is_up for place in self.places)
-        self._growth.take_no_more_than(up)
-        self._fit(self._growth.count)
-        return True
+        return self.strength.places
 
     def _doubted(self, subflow_id: int) -> None:
         """A subflow answers nothing: have another ready."""
@@ -226,7 +149,7 @@ class Dialer(Service):
         A session without any may be one that the server has forgotten: what is opened now
         would be lost with it.  Fails with L{OpenRefused}.
         """
-        self.used()
+        self.strength.used()
         if self.driver is not None and self.driver.connections:
             return succeed(self.driver)
         if self._stopped is not None:
@@ -324,7 +247,7 @@ class Dialer(Service):
         self._membership = Membership(who.session_id, who.session_secret)
         self.driver = SessionDriver(session, self.ground, self._session_ended, self.link.address)
         self.driver.on_doubt = self._doubted
-        self._growth.begin_again(self.clock.seconds())
+        self.strength.fresh_session()
         self.on_session(self.driver)
 
     def _session_ended(self, driver: SessionDriver, code: Code, reason: str) -> None:

@@ -50,7 +50,7 @@ class Inbound:
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open}."""
-        self._dialer.used()
+        self._dialer.strength.used()
         if is_own_name(request.target.host):
             own = Target(_OWN_NAME, request.target.port)
             request = replace(request, target=own)

@@ -268,7 +268,7 @@ class Place:
     def _rejected(self, error: Rejected, intent: Intent) -> None:
         # Whoever goes away comes back soon, and a session is opened anew at once; of anything
         # else we would only hear it again.
-        if error.code is Code.BUSY and self._dialer.is_enough():
+        if error.code is Code.BUSY and self._dialer.strength.is_enough():
             self._give_up("")
             return
         mends = error.code in (Code.GOING_AWAY, Code.UNKNOWN_SESSION)

@@ -110,7 +110,7 @@ class UseTests(ClientTestCase):
         """The session comes with all its subflows, or with those that are up in time."""
         self.start()
         driver = self.successResultOf(Deferred.fromCoroutine(self.client.up(10)))
-        self.assertEqual(len(driver.connections), self.client.dialer.wanted)
+        self.assertEqual(len(driver.connections), self.client.dialer.strength.wanted)
         next(iter(driver.connections.values())).abort()
         self.network.run(0)
         waiting = Deferred.fromCoroutine(self.client.up(0.01))
