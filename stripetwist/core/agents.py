@@ -22,6 +22,8 @@ _NAME = re.compile(rf"[a-z0-9-]{{1,{MAX_NAME}}}\Z")
 _WORD = re.compile(r"[a-z0-9._-]{1,63}\Z")
 _NO_NAME = re.compile(r"[^a-z0-9-]+")
 
+_OWN = ".exit"
+
 
 def is_agent_name(text: str) -> bool:
     """Whether an agent may be called that."""
@@ -37,6 +39,17 @@ def name_of_host(host: str) -> str:
     """The first label of a host's name, folded into what an agent may be called."""
     first = _NO_NAME.sub("-", host.lower().partition(".")[0])[:MAX_NAME].strip("-")
     return first if is_agent_name(first) else _FALLBACK
+
+
+def owner_of(host: object) -> str:
+    """
+    The exit on whose own machine a host is: C{attic} for C{attic.exit}; else empty.
+
+    Browsers never send C{localhost} to a proxy, so every exit's machine has such a name.
+    """
+    if isinstance(host, str) and host.endswith(_OWN) and host.count(".") == 1:
+        return host.removesuffix(_OWN)
+    return ""
 
 
 def numbered(name: str, number: int) -> str:

@@ -114,6 +114,7 @@ class Limits:
     dns_timeout: float = 5.0
     connect_timeout: float = 10.0
     connect_total: float = 20.0
+    open_total: float = 25.0
     next_address: float = 0.3
 
     # an agent that is asked for a target

@@ -179,7 +179,7 @@ class Roster:
             return False
         if not place.is_out:
             self.on_silence(worker, True)
-        place.out_until = now + self._patience
+            place.out_until = now + self._patience
         return True
 
     def _free(self, selector: Selector, tried: Sequence[Worker]) -> list[_Place]:

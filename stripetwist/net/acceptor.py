@@ -80,7 +80,10 @@ class Door:
     def may_be_called(self, key_id: str, name: str) -> bool:
         """Whether an agent with that key may take that name."""
         known = self._keys.lookup(key_id, datetime.now(UTC))
-        return known is not None and known.allows_name(name)
+        if known is None or not known.allows_name(name):
+            return False
+        # What a key was made for no key for anything takes away.
+        return name in known.names or not any(name in key.names for key in self._keys.keys())  # noqa: SIM118
 
     def names_of(self, key_id: str) -> str:
         """The names that a key is for, in words."""
@@ -211,6 +214,8 @@ class Acceptor(Factory[SubflowProtocol]):
         if who.agent is not None and not self.door.may_be_called(who.key_id, who.agent.name):
             names = self.door.names_of(who.key_id)
             why = f"this key is not for an agent called {who.agent.name}; say --name {names}"
+            if names == "*":
+                why = f"another key is for the agent called {who.agent.name}; say another --name"
             raise Rejected(Code.NOT_ALLOWED, why)
         raw = getattr(subflow.raw, "socket", None)
         if raw is not None:

@@ -34,7 +34,8 @@ class Key:
     @ivar secret: 32 bytes; never shown.
     @ivar role: C{client} or C{agent}.
     @ivar names: the names an agent may take, or L{ANY}.
-    @ivar exits: the exits a client may ask for, or L{ANY}.
+    @ivar exits: the exits a client may ask for, or L{ANY}; C{None} for what goes without
+        saying: all of them, but the server alone where C{allow} narrows what may be reached.
     @ivar allow: what of the server's policy remains for it; C{None} for all of it.
     @ivar udp_bind: the far ends that its UDP forwards may bind.
     @ivar expires: from when on it is good for nothing.
@@ -45,7 +46,7 @@ class Key:
     secret: bytes = field(repr=False)
     role: str
     names: tuple[str, ...] = ANY
-    exits: tuple[str, ...] = ANY
+    exits: tuple[str, ...] | None = None
     allow: tuple[str, ...] | None = None
     udp_bind: tuple[str, ...] = ()
     expires: datetime | None = None
@@ -61,6 +62,8 @@ class Key:
 
     def allows_exit(self, name: str) -> bool:
         """Whether a client with this key may ask for that exit."""
+        if self.exits is None:
+            return self.allow is None or name == "server"
         return "*" in self.exits or name in self.exits
 
 
@@ -72,7 +75,8 @@ def key_complaint(key: Key) -> str:
         for name in key.names:
             if name != "*" and not is_agent_name(name):
                 return f'no agent can be called "{printable(name, 40)}"; choose another name'
-    texts = (*key.names, *key.exits, *(key.allow or ()), *key.udp_bind, key.note)
+    lists = (key.names, key.exits, key.allow, key.udp_bind)
+    texts = [text for some in lists for text in some or ()] + [key.note]
     if not all(text.isprintable() for text in texts):
         return "a key's fields are single lines of printable text"
     if key.expires is not None and key.expires.tzinfo is None:
@@ -213,9 +217,10 @@ def _dump_key(key: Key) -> Iterator[str]:
     yield f"[keys.{key.id}]"
     yield f"secret = {_quote(encode32(key.secret))}"
     yield f"role = {_quote(key.role)}"
-    for name in ("names", "exits"):
-        if getattr(key, name) != ANY:
-            yield f"{name} = {_quote_all(getattr(key, name))}"
+    if key.names != ANY:
+        yield f"names = {_quote_all(key.names)}"
+    if key.exits is not None:
+        yield f"exits = {_quote_all(key.exits)}"
     if key.allow is not None:
         yield f"allow = {_quote_all(key.allow)}"
     if key.udp_bind:

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, ITransport
 from twisted.logger import Logger
 
-from stripetwist.core.agents import Agent
+from stripetwist.core.agents import Agent, owner_of
 from stripetwist.core.link import Link
 from stripetwist.core.policy import Policy
 from stripetwist.core.target import OpenRequest, Target
@@ -24,17 +24,10 @@ from stripetwist.net.guard import Guard
 from stripetwist.net.opener import Opener, Witness
 from stripetwist.net.resolver import Resolver, daemon_threads
 
-# NAME.exit is the machine that the exit of that name runs on.
-_OWN = ".exit"
 _OWN_NAME = "localhost"
 _LEAVING = "the agent is shutting down"
 # A server that will not have us says so within a round trip of our believing it.
 _TELL_AFTER = 0.5
-
-
-def is_own_name(host: object) -> bool:
-    """Whether a host is the exit's own machine, by the name of the exit."""
-    return isinstance(host, str) and host.endswith(_OWN) and host.count(".") == 1
 
 
 class Inbound:
@@ -51,7 +44,7 @@ class Inbound:
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open}."""
         self._dialer.strength.used()
-        if is_own_name(request.target.host):
+        if owner_of(request.target.host):
             own = Target(_OWN_NAME, request.target.port)
             request = replace(request, target=own)
         return self._opener.open(request)

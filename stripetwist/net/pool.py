@@ -15,6 +15,9 @@ from stripetwist.core.target import OpenRequest
 from stripetwist.net.opener import Opener
 from stripetwist.net.race import shown
 
+# A target that nobody reaches is not for every one of hundreds to dial.
+_MOST_TRIES = 8
+
 
 class _Ask:
     """
@@ -38,12 +41,23 @@ class _Ask:
         self.answer: Deferred[ITransport] = Deferred(lambda _: self._opening.cancel())
         self._timer = pool.clock.callLater(pool.limits.agent_look, self._look)
         self._opening: Deferred[Any] = maybeDeferred(worker.open, request)
+        # What is refused at once is refused on this side.
+        self._asked = not self._opening.called
         self._opening.addBoth(self._answered)
+
+    def _is_its_own(self, result: Any) -> bool:
+        """Whether it is the worker's answer: not our own refusal, nor the end of its session."""
+        if not isinstance(result, Failure):
+            return True
+        ended = result.check(CancelledError) or not self._worker.is_able
+        return self._asked and not ended
 
     def _look(self) -> None:
         pool = self._pool
         if self._is_hopeless() and pool.has_more(self._tried):
             self._left = True
+            left = self._since + pool.limits.open_total - pool.clock.seconds()
+            self._timer = pool.clock.callLater(max(0.0, left), self._give_up)
             why = f"the agent {self._worker.name} does not answer; try again"
             sentence = f"{shown(self._request.target)} is not reached: {why}"
             self.answer.errback(OpenRefused(Code.TIMEOUT, sentence))
@@ -54,11 +68,15 @@ class _Ask:
         roster, now = self._pool.roster, self._pool.clock.seconds()
         return not self._worker.is_able or roster.unanswered(self._worker, self._since, now)
 
+    def _give_up(self) -> None:
+        """It has not answered, and will not: nothing is kept for it any more."""
+        self._opening.cancel()
+
     def _answered(self, result: Any) -> None:
         if self._timer.active():
             self._timer.cancel()
         failed = isinstance(result, Failure)
-        if not failed or not result.check(CancelledError):
+        if self._is_its_own(result):
             self._pool.roster.answered(self._worker, self._pool.clock.seconds())
         if not self._left:
             (self.answer.errback if failed else self.answer.callback)(result)
@@ -108,7 +126,11 @@ class Pool:
         until = self.clock.seconds() + self.limits.connect_total
         tried: list[Worker] = []
         refusal: OpenRefused | None = None
-        while self.clock.seconds() < until and (worker := self._next(tried)) is not None:
+        while (
+            len(tried) < _MOST_TRIES
+            and self.clock.seconds() < until
+            and (worker := self._next(tried)) is not None
+        ):
             tried.append(worker)
             try:
                 return await _Ask(self, worker, request, tried).answer

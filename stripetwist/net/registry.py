@@ -76,7 +76,22 @@ class Registry:
         for one in list(self._agents):
             if one.standing is Standing.WAITS and one.rival is worker:
                 self._look(one)
+        self._serve_again(worker)
         self.on_change()
+
+    def _serve_again(self, gone: AgentWorker) -> None:
+        """
+        A session of an agent is over; one that it had replaced may live.
+
+        So it is where a machine was copied with its state folder, and the copy is gone again.
+        """
+        alike = [one for one in self._agents if one.is_same_agent(gone)]
+        if not alike or any(one.standing is not Standing.REPLACED for one in alike):
+            return
+        newest = alike[-1]
+        if newest.driver.connections and newest.driver.session.closed is None:
+            newest.standing = Standing.WAITS
+            self._look(newest)
 
     def _changed(self, worker: AgentWorker) -> None:
         """An agent has won or lost a subflow, or goes away."""
@@ -129,7 +144,11 @@ class Registry:
             self._number(worker)
             return
         elif now - worker.asked_at >= self._limits.agent_probe:
-            self._depose(holder, worker)
+            # Silent it may be: what is under way on its session is not another key's to end.
+            if holder.key_id == worker.key_id:
+                self._depose(holder, worker)
+            else:
+                self._number(worker)
             return
         worker.look = self._clock.callLater(_LOOK_EVERY, self._look, worker)
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime, ITransport
 
+from stripetwist.core.agents import owner_of
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
-from stripetwist.core.pool import SERVER, Roster, Selector
+from stripetwist.core.pool import ANY, SERVER, Roster, Selector
 from stripetwist.core.target import OpenRequest
 from stripetwist.net.keyfile import Key
 from stripetwist.net.opener import Opener
@@ -51,6 +52,13 @@ class Router:
             selector = Selector.parse(request.exit or SERVER)
         except ValueError as error:
             return fail(_refused(request, Code.NO_WORKER, str(error)))
+        owner = owner_of(request.target.host)
+        if owner and owner != SERVER:
+            # It is that machine and no other, whoever else the exit asked for might be.
+            if not self._may_be(owner, selector):
+                why = f"it is the machine of the agent {owner}, not of exit {selector}"
+                return fail(_refused(request, Code.NO_WORKER, why))
+            selector = Selector(owner)
         may_ask = self._rights_of(request.key_id)
         if may_ask is None:
             why = "this key was revoked or has expired"
@@ -60,12 +68,17 @@ class Router:
             return fail(_refused(request, Code.NOT_ALLOWED, why))
         if selector.is_server:
             return self._direct.open(request)
-        fallback = None if request.key_id else self.fallback
+        fallback = None if request.key_id or owner else self.fallback
         if fallback is None and not any(map(selector.fits, self._roster.living())):
             why = f"no agent is there for exit {selector}{self._others(may_ask)}"
             return fail(_refused(request, Code.NO_WORKER, why))
         pool = Pool(self._roster, selector, fallback, self._clock, self._limits)
         return pool.open(request)
+
+    def _may_be(self, owner: str, selector: Selector) -> bool:
+        """Whether an exit that was asked for, if any was, can be that agent."""
+        named = [one for one in self._roster.living() if one.name == owner]
+        return selector.is_server or selector.text in (ANY, owner) or any(map(selector.fits, named))
 
     def _rights_of(self, key_id: str) -> Callable[[str], bool] | None:
         """Which exits that key may use; all for a local user, who has no key."""

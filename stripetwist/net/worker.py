@@ -72,6 +72,7 @@ class AgentWorker:
             self.standing is Standing.SERVES
             and bool(self.driver.connections)
             and not self.driver.session.peer_leaves
+            and self.driver.session.closed is None
         )
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:

@@ -277,6 +277,19 @@ class AgentTests(AcceptorTestCase):
         self.assert_rejected(guest.enter()[1], "not for an agent called cellar; say --name attic")
         self.assertEqual(self.acceptor.door.sessions, {})
 
+    def test_a_name_that_another_key_is_for(self) -> None:
+        """A key for any name does not take it, whoever comes first."""
+        anything = next(one for one in self.keys.keys() if one.id == "agent-1")  # noqa: SIM118
+        for name, entered in (("attic", False), ("cellar", True)):
+            said = Agent(name)
+            guest = Guest(
+                self, key_id=anything.id, key=anything.secret, role=Role.AGENT, agent=said
+            )
+            _, heard = guest.enter()
+            if not entered:
+                self.assert_rejected(heard, "another key is for the agent called attic")
+        self.assertEqual([one.name for one in self.acceptor.registry.workers()], ["cellar"])
+
     def test_asks_for_streams(self) -> None:
         """It is refused each, the exit hears nothing of it, and the log has it once."""
         guest = self.come()

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 
-from stripetwist.core.errors import Code
+from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.pool import Selector
 from stripetwist.core.target import OpenRequest
 from stripetwist.net.pool import Pool
@@ -69,6 +69,40 @@ class PoolTests(PoolOpenerCase):
         self.cellar.die()
         for one in waiting:
             self.refusal(one, Code.GENERAL)
+
+    def test_dozens_are_not_asked(self) -> None:
+        """A target that is not there would cost a dial of each."""
+        self.workers[:] = [FakeWorker(f"a{number}") for number in range(30)]
+        opening = self.open()
+        for _ in range(8):
+            (asked,) = [one for one in self.workers if one.opens and not one.opens[-1].called]
+            asked.refuse(Code.REFUSED_BY_TARGET)
+        self.refusal(opening, Code.REFUSED_BY_TARGET)
+
+    def test_our_own_refusals_are_no_answers(self) -> None:
+        """Nor is the end of its session: a silent agent stays counted out."""
+        told: list[bool] = []
+        self.workers[:] = [self.attic]
+        self.roster.on_silence = lambda worker, silent: told.append(silent)
+        self.open().addErrback(lambda _: None)
+        self.workers.append(self.barn)
+        self.clock.advance(LIMITS.agent_silent + 1)
+        self.assertEqual(told, [True])
+        self.patch(self.attic, "open", lambda _: fail(OpenRefused(Code.TOO_MANY_STREAMS, "")))
+        self.workers[:] = [self.attic]
+        self.refusal(self.open(), Code.TOO_MANY_STREAMS)
+        self.assertEqual(told, [True])
+        self.barn.refuse(Code.TIMEOUT)
+        self.clock.advance(LIMITS.open_total)
+
+    def test_nothing_is_kept_for_the_silent(self) -> None:
+        """What nobody waits for any more is given up, some time after."""
+        opening = self.open()
+        self.clock.advance(LIMITS.agent_silent + 1)
+        self.assert_reached(opening, self.barn)
+        self.assertEqual(self.attic.cancelled, 0)
+        self.clock.advance(LIMITS.open_total)
+        self.assertEqual(self.attic.cancelled, 1)
 
     def test_a_worker_that_raises(self) -> None:
         """It is no refusal, so nobody else is asked."""

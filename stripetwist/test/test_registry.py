@@ -255,6 +255,24 @@ class NameTests(RegistryTestCase):
         self.assertEqual(len(self.over), 1)
         self.assertIn("silent", self.over[0][1])
 
+    def test_silent_of_another_key(self) -> None:
+        """It keeps its name and its session: another key ends neither."""
+        old = self.come()
+        old.hang()
+        self.come(OTHER, key="agent-2")
+        self.run_for(5)
+        self.assertEqual(self.states(), [("attic", "able"), ("attic-2", "able")])
+        self.assertEqual(self.over, [])
+
+    def test_a_copy_comes_and_goes(self) -> None:
+        """A machine copied with its state folder: the first serves again, it is there yet."""
+        old, copy = self.come(), self.come()
+        self.assertEqual(self.registry.workers(), [copy.worker])
+        copy.far.close(Code.GOING_AWAY, "the copy was stopped")
+        self.run_for(0.5)
+        self.assertEqual(self.registry.workers(), [old.worker])
+        self.assertEqual(self.states(), [("attic", "able")])
+
     def test_gone_meanwhile(self) -> None:
         """The one who waits need not wait for an answer that cannot come."""
         old = self.come()

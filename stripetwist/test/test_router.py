@@ -1,11 +1,12 @@
 """L{stripetwist.net.router}: the exit that is asked for, and who may ask."""
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from stripetwist.core.errors import Code
-from stripetwist.core.target import OpenRequest
+from stripetwist.core.target import OpenRequest, Target
 from stripetwist.net.keyfile import Key
 from stripetwist.net.router import Router
 from stripetwist.test.pool_case import LIMITS, WEB, FakeWorker, PoolCase
@@ -66,6 +67,33 @@ class RouterTests(PoolCase):
         self.assertEqual(self.asked() + self.direct.opens, [])
         opening = self.open("attic", "guest")
         self.assert_reached(opening, self.attic)
+
+    def own(self, exit_name: str, name: str, key_id: str = "desk") -> "Deferred[Any]":
+        """Somebody asks for an agent's own machine."""
+        target = Target.of(f"{name}.exit", 80)
+        return self.router.open(OpenRequest(target, exit=exit_name, key_id=key_id))
+
+    def test_the_machine_of_an_agent(self) -> None:
+        """Is reached by that agent, and by no other in its place."""
+        self.router.fallback = self.direct
+        for exit_name in ("barn", "any", "", "server"):
+            opening = self.own(exit_name, "barn", "")
+            self.assertEqual(self.asked(), ["barn"], exit_name)
+            self.barn.refuse(Code.REFUSED_BY_TARGET)
+            self.refusal(opening, Code.REFUSED_BY_TARGET)
+        self.assertEqual(self.asked() + self.direct.opens, [])
+        sentence = self.refusal(self.own("attic", "barn"), Code.NO_WORKER)
+        self.assertIn("it is the machine of the agent barn, not of exit attic", sentence)
+        self.refusal(self.own("", "barn", "guest"), Code.NOT_ALLOWED)
+        self.refusal(self.own("any", "nowhere"), Code.NO_WORKER)
+
+    def test_a_key_for_few_targets(self) -> None:
+        """Reaches them from the server, unless its exits say more."""
+        narrow = Key("n", SECRET, "client", allow=("203.0.113.5:443",))
+        self.assertTrue(narrow.allows_exit("server"))
+        self.assertFalse(narrow.allows_exit("attic"))
+        self.assertTrue(replace(narrow, exits=("*",)).allows_exit("attic"))
+        self.assertTrue(KEYS["desk"].allows_exit("attic"))
 
     def test_a_key_that_is_gone(self) -> None:
         """Reaches nothing."""
