@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 from twisted.application import app
 from twisted.application.service import IServiceCollection
@@ -19,8 +19,10 @@ from twisted.scripts import twistd
 from twisted.scripts._twistd_unix import UnixApplicationRunner
 
 from stripetwist import __version__, foreground
+from stripetwist.command_line import Parser, add_state
 from stripetwist.core.errors import StripetwistError, printable
 from stripetwist.core.link import UNKNOWN_HOST
+from stripetwist.draining import drain
 from stripetwist.net.asking import ControlError, NobodyThereError, ask
 from stripetwist.net.files import StartupError, shown
 from stripetwist.net.keyfile import Key, parse_expiry
@@ -49,6 +51,7 @@ Usage: stripetwist COMMAND [...]
   server ...              run stripe-server in the foreground; server --help lists its options
   agent ...               run stripe-agent in the foreground; agent --help lists its options
   status [--json]         show every client, server and agent of this user that runs here
+  drain NAME              have an agent of the server finish its streams, and go
   demo [--seconds N]      see striping work, on this machine alone: one connection against 16
   bench ...               measure it on the way to your server; bench --help lists its options
   key add NAME [--agent] [--expires DATE]
@@ -59,19 +62,8 @@ Usage: stripetwist COMMAND [...]
   passwd FILE USER        give a user of the proxy port a password
   --help, --version       print this help, or the version
 
-status and key take --state DIR, key also --keys FILE, as the server does.
+status, drain and key take --state DIR, key also --keys FILE, as the server does.
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says in one sentence what is wrong."""
-
-    def __init__(self, **more: Any) -> None:
-        super().__init__(allow_abbrev=False, **more)
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
-        raise StartupError(f"{self.prog}: {message}; {self.prog} --help says what it takes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -193,9 +185,9 @@ def _measure(begin: "_Beginning", words: list[str]) -> int:
 
 
 def _status(words: list[str]) -> int:
-    parser = _Parser(prog="stripetwist status", description="Show what runs here.")
+    parser = Parser(prog="stripetwist status", description="Show what runs here.")
     parser.add_argument("--json", action="store_true", help="print the snapshots as a JSON list")
-    _add_state(parser)
+    add_state(parser)
     options = parser.parse_args(words)
     snapshots, problems = _snapshots(find_control_sockets(os.environ, options.state))
     if options.json:
@@ -226,17 +218,6 @@ def _snapshots(sockets: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]
         else:
             problems.append(f"the answer makes no sense: {shown(path)}; is it of another version?")
     return found, problems
-
-
-def _add_state(parser: argparse.ArgumentParser) -> None:
-    given = os.environ.get(variable_of("state"))
-    parser.add_argument(
-        "--state",
-        metavar="DIR",
-        type=Path,
-        default=Path(given) if given else None,
-        help="the state folder, as the server's",
-    )
 
 
 # ---- key
@@ -278,11 +259,11 @@ class _Keys:
         return keys[name]
 
 
-def _key_parser(verb: str, about: str, has_name: bool = True) -> _Parser:
-    parser = _Parser(prog=f"stripetwist key {verb}", description=about)
+def _key_parser(verb: str, about: str, has_name: bool = True) -> Parser:
+    parser = Parser(prog=f"stripetwist key {verb}", description=about)
     if has_name:
         parser.add_argument("name", metavar="NAME", help="what the key is called")
-    _add_state(parser)
+    add_state(parser)
     given = os.environ.get(variable_of("keys"))
     parser.add_argument(
         "--keys",
@@ -367,7 +348,7 @@ def _key_list(words: list[str]) -> int:
 
 
 def _passwd(words: list[str]) -> int:
-    parser = _Parser(
+    parser = Parser(
         prog="stripetwist passwd",
         description="Give a user of the proxy port a password, which is asked for.",
     )
@@ -407,6 +388,7 @@ _VERBS: _Verbs = {
     "demo": _demo,
     "bench": _bench,
     "status": _status,
+    "drain": drain,
     "key": _key,
     "passwd": _passwd,
 }

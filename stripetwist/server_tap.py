@@ -77,7 +77,7 @@ def _make(settings: ServerSettings, reactor: Any) -> IService:
         ways_in.reload()
 
     server.setServiceParent(instance)
-    instance.serve_control({"reload": lambda _: reload()})
+    instance.serve_control({"reload": lambda _: reload(), "drain": server.drain})
     instance.watch_signals(server.leave, server.is_idle, reload)
     has_key = any(key.role == "client" for key in keys.keys())  # noqa: SIM118
     instance.show(_greeting(settings, state, link, fresh, has_key))

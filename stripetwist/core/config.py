@@ -121,6 +121,9 @@ class Limits:
     agent_silent: float = 10.0
     agent_look: float = 1.0
 
+    # an agent that its server has drained
+    drained_away: float = 600.0
+
     # fronts
     socks_timeout: float = 10.0
     reply_timeout: float = 30.0

@@ -34,6 +34,7 @@ class Code(IntEnum):
     VERSION = 31
     UNKNOWN_SESSION = 32
     BUSY = 34
+    DRAINED = 35
     CANCELLED = 40
     PEER_RESET = 41
     IDLE = 42

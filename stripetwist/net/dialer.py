@@ -6,7 +6,7 @@ from typing import Protocol as Shape
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorTCP
+from twisted.internet.interfaces import IDelayedCall, IReactorTCP
 from twisted.logger import Logger
 
 from stripetwist.core.agents import Agent
@@ -90,6 +90,7 @@ class Dialer(Service):
         self._told = ""
         self._stopped: Deferred[None] | None = None
         self.creator: tls.ClientCreator | None = None
+        self._returning: IDelayedCall | None = None
         self.paths = [Path(self, way) for way in ways]
         self.strength = Strength(
             self.clock, self.limits, self.paths, lambda: self.driver, link.address
@@ -111,6 +112,8 @@ class Dialer(Service):
         if self.driver is not None:
             self.driver.close(Code.GOING_AWAY, f"the {self._whoami} was stopped")
         self._waiters.dismiss()
+        if self._returning is not None and self._returning.active():
+            self._returning.cancel()
         self.strength.stop()
         self._check_stopped()
         return stopped
@@ -260,7 +263,24 @@ class Dialer(Service):
                     address=self.link.address,
                     reason=reason,
                 )
+                if code is Code.DRAINED:
+                    self._stay_away()
             self.on_change()
+
+    def _stay_away(self) -> None:
+        """The server wants to do without us: come back much later, should it live by then."""
+        away = self.limits.drained_away
+        for place in self.places:
+            place.stop()
+        self._returning = self.clock.callLater(away, self._return)
+        self.failed(
+            f"{self.link.address} has drained this agent, which dials again in "
+            f"{away / 60:g} minutes; start it anew to have it back at once"
+        )
+
+    def _return(self) -> None:
+        self._outage_since = None
+        self.strength.begin_again()
 
     def _fresh_session(self) -> None:
         self._membership = None

@@ -181,6 +181,30 @@ class Registry:
         self._serve(worker, worker.said.name)
         holder.driver.close(Code.SESSION_LOST, "it is silent, and another agent has its name")
 
+    # ---- on the way out
+
+    def drain(self, name: str) -> AgentWorker | None:
+        """
+        Have the agent of that name finish what it has, and go.
+
+        @return: it; C{None} if there is none.
+        """
+        worker = self._holder(name)
+        if worker is not None and not worker.drained:
+            worker.drained = True
+            self.log.info("{name}: agent is drained and gets no streams", name=name)
+            self.on_change()
+            self._see_off(worker)
+        return worker
+
+    def _see_off(self, worker: AgentWorker) -> None:
+        """End its session once nothing is left in it, and it can be told."""
+        self._forget_look(worker)
+        if worker.driver.is_idle and worker.driver.connections:
+            worker.driver.close(Code.DRAINED, "it was drained")
+        else:
+            worker.look = self._clock.callLater(_LOOK_EVERY, self._see_off, worker)
+
     # ---- for people
 
     def snapshot(self) -> list[dict[str, object]]:

@@ -11,9 +11,11 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from stripetwist.core.address import Address
+from stripetwist.core.errors import printable
 from stripetwist.core.policy import Policy
 from stripetwist.core.pool import Roster, Worker
 from stripetwist.net.acceptor import Acceptor
+from stripetwist.net.asking import ControlError, Request
 from stripetwist.net.certificates import CertificateFiles
 from stripetwist.net.exit import DirectExit
 from stripetwist.net.files import StartupError
@@ -155,6 +157,23 @@ class Server(MultiService):
         """Take no new sessions and connections; let streams finish."""
         self.fronts.leave()
         self.acceptor.leave()
+
+    def drain(self, request: Request) -> dict[str, object]:
+        """
+        Have the agent that a request names finish its streams, and go.
+
+        @return: its name, and how many streams those are.
+        @raise ControlError: there is no such agent.
+        """
+        name, registry = request.get("name"), self.acceptor.registry
+        names = [one.name for one in registry.workers()]
+        if name not in names:
+            there = f"there is {', '.join(names)}" if names else "there is none at all"
+            raise ControlError(f'there is no agent "{printable(str(name), 63)}" here; {there}')
+        worker = next(one for one in registry.workers() if one.name == name)
+        active = worker.active
+        registry.drain(worker.name)
+        return {"name": worker.name, "streams": active}
 
     def is_idle(self) -> bool:
         """Whether no stream is carried."""

@@ -6,7 +6,7 @@ import os
 import pwd
 import resource
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -206,34 +206,38 @@ def runtime_folder(environ: Mapping[str, str]) -> Path | None:
 
 
 def find_control_sockets(
-    environ: Mapping[str, str], base: Path | None = None, system: Path = SYSTEM_STATE
+    environ: Mapping[str, str],
+    base: Path | None = None,
+    system: Path = SYSTEM_STATE,
+    roles: Sequence[str] = ROLES,
 ) -> list[Path]:
     """
     The control sockets of every instance that may be running, dead ones included.
 
     @param base: what C{--state} says: then only of instances that keep their state there.
     @param system: where the state of system services is.
+    @param roles: what they run.
     """
     found: dict[Path, None] = {}
-    for place in _socket_candidates(environ, base, system):
+    for place in _socket_candidates(environ, base, system, roles):
         if _is_my_socket(place):
             found[place] = None
     return list(found)
 
 
 def _socket_candidates(
-    environ: Mapping[str, str], base: Path | None, system: Path
+    environ: Mapping[str, str], base: Path | None, system: Path, roles: Sequence[str]
 ) -> Iterator[Path]:
     """Every path at which an instance would listen."""
     if base is None:
         runtime = runtime_folder(environ)
         if runtime is not None:
-            yield from sorted(runtime.glob("*.sock"))
+            yield from sorted(one for role in roles for one in runtime.glob(f"{role}-*.sock"))
         with suppress(StartupError):
-            yield from _socket_candidates(environ, state_base(environ), system)
-        yield from _socket_candidates(environ, system, system)
+            yield from _socket_candidates(environ, state_base(environ), system, roles)
+        yield from _socket_candidates(environ, system, system, roles)
         return
-    for role in ROLES:
+    for role in roles:
         yield from StateDirectory(base, role, environ).control_places()
 
 

@@ -54,6 +54,11 @@ class Strength:
         self._fit(self._growth.count)
         self._look_around()
 
+    def begin_again(self) -> None:
+        """Dial as at the start: there were none for a while."""
+        self._rests, self._used_at = False, self._clock.seconds()
+        self._fit(self._growth.count)
+
     def stop(self) -> None:
         """Look at nothing any more, and end every place."""
         self._is_over = True

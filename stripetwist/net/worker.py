@@ -34,10 +34,11 @@ class AgentWorker:
     @ivar said: what it says of itself.
     @ivar key_id: with which key it came.
     @ivar may_be_called: whether that key is good for a name.
-    @ivar standing: kept by the registry, as the three below.
+    @ivar standing: kept by the registry, as the four below.
     @ivar rival: who had its name when it came.
     @ivar asked_at: when that one was asked for a sign of life.
     @ivar look: when the registry will look for it.
+    @ivar drained: whether somebody here wants it to finish what it has, and go.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class AgentWorker:
         self.rival: AgentWorker | None = None
         self.asked_at = 0.0
         self.look: IDelayedCall | None = None
+        self.drained = False
 
     @property
     def active(self) -> int:
@@ -66,12 +68,17 @@ class AgentWorker:
         return self.driver.active
 
     @property
+    def _leaves(self) -> bool:
+        """Whether one of the two ends wants no new streams on it."""
+        return self.drained or self.driver.session.peer_leaves
+
+    @property
     def is_able(self) -> bool:
         """Whether it can be asked for a stream now."""
         return (
             self.standing is Standing.SERVES
             and bool(self.driver.connections)
-            and not self.driver.session.peer_leaves
+            and not self._leaves
             and self.driver.session.closed is None
         )
 
@@ -93,7 +100,7 @@ class AgentWorker:
         """In a word or two."""
         if self.standing is not Standing.SERVES:
             return "waiting" if self.standing is Standing.WAITS else "replaced"
-        if self.driver.session.peer_leaves:
+        if self._leaves:
             return "draining"
         return "able" if self.driver.connections else "away"
 

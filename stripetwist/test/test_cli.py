@@ -75,7 +75,7 @@ class MainTests(CliTestCase):
         for words in ((), ("--help",), ("-h",)):
             self.assertEqual(self.run_command(*words), 0)
             verbs = "client", "server", "agent", "status", "demo", "bench", "key add", "passwd"
-            for verb in verbs:
+            for verb in (*verbs, "drain NAME"):
                 self.assertIn(f"\n  {verb} ", self.out)
             self.assertLess(max(map(len, self.out.splitlines())), 101)
         self.assertEqual(self.run_command("--version"), 0)
@@ -97,7 +97,7 @@ class MainTests(CliTestCase):
 
     def test_each_verb_has_its_help(self) -> None:
         """Which ends well."""
-        verbs = ("status", "demo", "bench", "passwd", "key")
+        verbs = ("status", "drain", "demo", "bench", "passwd", "key")
         for words in (*((verb,) for verb in verbs), ("key", "add"), ("key", "list")):
             self.assertEqual(self.run_command(*words, "--help"), 0)
             self.assertIn("sage: stripetwist", self.out)
@@ -155,11 +155,16 @@ class ForegroundTests(SynchronousTestCase):
         self.assertFalse((folder / "twistd.pid").exists())
 
 
-class StatusTests(CliTestCase):
-    """C{stripetwist status}."""
+class AskTestCase(CliTestCase):
+    """
+    Asks processes of the test's own.
+
+    @ivar asked: what came in.
+    """
 
     def serve(self, role: str, reply: bytes) -> Path:
         """A process that answers once."""
+        self.asked: list[bytes] = []
         state = StateDirectory(self.state, role, {})
         state.path.mkdir()
         path = state.control_path()
@@ -170,13 +175,47 @@ class StatusTests(CliTestCase):
         def run() -> None:
             wire, _ = listener.accept()
             with listener, wire:
-                wire.recv(1000)
+                self.asked.append(wire.recv(1000))
                 wire.sendall(reply)
 
         thread = threading.Thread(target=run)
         thread.start()
         self.addCleanup(thread.join)
         return path
+
+
+class DrainTests(AskTestCase):
+    """C{stripetwist drain}."""
+
+    def answered(self, reply: object) -> None:
+        """A server runs that gives that answer."""
+        self.serve("server", json.dumps(reply).encode() + b"\n")
+
+    def test_it_is_told_what_there_is_to_wait_for(self) -> None:
+        """In words that fit the number."""
+        for streams, words in ((0, "has none, and is let go"),
+                               (1, "is let go once the one that it has is done"),
+                               (3, "is let go once the 3 that it has are done")):  # fmt: skip
+            with TemporaryDirectory() as folder:
+                self.state = Path(folder)
+                self.answered({"ok": True, "result": {"name": "attic", "streams": streams}})
+                self.assertEqual(self.run_command("drain", "attic", "--state", self.state), 0)
+            self.assertTrue(self.out.startswith("attic gets no more streams, "))
+            self.assertIn(words, self.out)
+            self.assertEqual(json.loads(self.asked[0]), {"command": "drain", "name": "attic"})
+
+    def test_refusals(self) -> None:
+        """Of the server, or for want of one; a client is not asked."""
+        where = ("--state", self.state)
+        self.assert_refused("required: NAME", "drain")
+        self.assert_refused("no server of this user runs here", "drain", "attic", *where)
+        self.answered({"ok": False, "error": 'there is no agent "attic" here'})
+        StateDirectory(self.state, "client", {}).path.mkdir()
+        self.assert_refused('there is no agent "attic" here', "drain", "attic", *where)
+
+
+class StatusTests(AskTestCase):
+    """C{stripetwist status}."""
 
     def test_nothing_runs(self) -> None:
         """A dead socket is no instance."""

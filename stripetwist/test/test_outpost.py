@@ -12,6 +12,7 @@ from stripetwist.core.agents import Agent, owner_of
 from stripetwist.core.errors import Code
 from stripetwist.core.policy import Policy
 from stripetwist.core.target import OpenRequest, Target
+from stripetwist.net.asking import ControlError
 from stripetwist.net.outpost import Outpost
 from stripetwist.net.server import Server
 from stripetwist.net.tls import ServerCreator
@@ -136,6 +137,38 @@ class OutpostTests(OutpostTestCase):
         stream.abortConnection()
         self.network.run(0.2)
         self.assertTrue(self.outpost.is_idle())
+
+    def test_drained(self) -> None:
+        """It finishes what it has, stays away for ten minutes, and is able again."""
+        self.start()
+        stream = self.successResultOf(self.opened("10.1.2.3"))
+        self.assertEqual(self.server.drain({"name": "attic"}), {"name": "attic", "streams": 1})
+        self.network.run(1)
+        self.assertIsNone(stream.protocol.lost)
+        stream.abortConnection()
+        lines = self.logged(lambda: self.network.run(1))
+        told = "192.0.2.1:8443 has drained this agent, which dials again in 10 minutes; "
+        self.assertEqual(sum(told in line for line in lines), 1, lines)
+        self.assertIn(told, str(self.outpost.snapshot()["last_error"]))
+        self.assertEqual((self.outpost.snapshot()["sessions"], self.network.living), ([], []))
+        with self.assertRaises(ControlError) as caught:
+            self.server.drain({"name": "attic"})
+        self.assertEqual(
+            str(caught.exception), 'there is no agent "attic" here; there is none at all'
+        )
+        self.network.run(self.limits.drained_away - 5, 5)
+        self.assertEqual(self.server.acceptor.registry.workers(), [])
+        self.network.run(5, 0.05)
+        (worker,) = self.server.acceptor.registry.workers()
+        self.assertTrue(worker.is_able)
+        self.assertRaisesRegex(ControlError, "there is attic", self.server.drain, {"name": ["x"]})
+
+    def test_drained_and_stopped(self) -> None:
+        """It is not waited for."""
+        self.start()
+        self.server.drain({"name": "attic"})
+        self.network.run(1)
+        self.stop_outpost()
 
     def test_rests(self) -> None:
         """Unused it keeps one connection; the first stream has the others dialed again."""

@@ -1,6 +1,7 @@
 """L{stripetwist.net.registry} and its workers: agents that come, go, and share names."""
 
 from dataclasses import replace
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITransport
@@ -17,8 +18,10 @@ from stripetwist.net.checksum import table_driven
 from stripetwist.net.driver import SessionDriver
 from stripetwist.net.ground import Ground, Store
 from stripetwist.net.registry import Registry
+from stripetwist.net.relay import Parked
 from stripetwist.net.worker import AgentWorker
 from stripetwist.test.test_driver import Exit, Wire
+from stripetwist.testing_transports import BoundedTransport
 
 WEB = OpenRequest(Target.of("example.test", 80), exit="attic")
 LIMITS = Limits(max_memory=16 * MIB, prewarm=0)
@@ -170,6 +173,38 @@ class WorkerTests(RegistryTestCase):
         changes = self.changes
         visit.far.attach(2, again, 0.02, None)
         self.assertEqual((self.names(), self.changes), (["attic"], changes + 1))
+
+    def test_drained(self) -> None:
+        """It gets no new streams, finishes what it has, and is let go; its name is kept."""
+        visit = self.come()
+        before = self.opened(visit)
+        changes = self.changes
+        self.assertIs(self.registry.drain("attic"), visit.worker)
+        self.assertIs(self.registry.drain("attic"), visit.worker)
+        self.assertEqual(self.changes, changes + 1)
+        self.assertEqual((self.names(), self.states()), ([], [("attic", "draining")]))
+        self.failureResultOf(self.opened(visit), OpenRefused)
+        visit.exit.answers[0].callback(BoundedTransport().connect(Parked()))
+        self.run_for(5)
+        stream: Any = self.successResultOf(before)
+        self.assertEqual(self.over, [])
+        stream.abortConnection()
+        self.run_for(0.5)
+        self.assertEqual(self.over, [(visit.far, "it was drained")])
+        assert visit.near.session.closed is not None
+        self.assertIs(visit.near.session.closed.code, Code.DRAINED)
+        self.assertIsNone(self.registry.drain("attic"))
+
+    def test_drained_while_away(self) -> None:
+        """It is told once it is back."""
+        visit = self.come()
+        visit.cut()
+        self.registry.drain("attic")
+        self.run_for(1)
+        self.assertEqual((self.over, self.states()), ([], [("attic", "draining")]))
+        again = self.come()
+        self.assertEqual(self.registry.workers(), [again.worker])
+        self.assertEqual(self.names(), ["attic"])
 
     def test_snapshot(self) -> None:
         """What it said, and what became of it."""
