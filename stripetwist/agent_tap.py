@@ -13,8 +13,10 @@ from stripetwist.net.instance import Instance, ground_for
 from stripetwist.net.logs import limit_level
 from stripetwist.net.outpost import Outpost
 from stripetwist.net.state import StateDirectory
+from stripetwist.net.userfile import UsersError
 from stripetwist.options import AgentOptions
 from stripetwist.settings import AgentSettings
+from stripetwist.ways_in import open_status
 
 INSTANCE_FILE = "instance"
 
@@ -33,7 +35,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         from twisted.internet import reactor  # noqa: TID251 - a tap's privilege
     try:
         return _make(options.settings, reactor)
-    except StartupError as error:
+    except (StartupError, UsersError) as error:
         raise SystemExit(str(error)) from None
 
 
@@ -47,6 +49,8 @@ def _make(settings: AgentSettings, reactor: Any) -> IService:
     outpost = Outpost(reactor, ground, agent, links, settings.policy(), settings.paths)
     outpost.witness.targets = settings.log_targets
     instance = Instance(reactor, ground, state, "agent", outpost.snapshot)
+    for port in open_status(reactor, ground, settings, instance, outpost.complaint):
+        outpost.note_own(port)
     outpost.setServiceParent(instance)
     instance.serve_control({})
     instance.watch_signals(outpost.leave, outpost.is_idle, lambda: None)

@@ -23,7 +23,7 @@ from stripetwist.net.tls import ServerCreator
 from stripetwist.net.userfile import UsersError
 from stripetwist.options import ClientOptions
 from stripetwist.settings import ClientSettings
-from stripetwist.ways_in import WaysIn
+from stripetwist.ways_in import WaysIn, open_status
 
 _LOOPBACK = "127.0.0.1"
 
@@ -64,8 +64,11 @@ def _make(settings: ClientSettings, reactor: Any) -> IService:
     instance = Instance(reactor, ground, state, "client", client.snapshot)
     ways_in = WaysIn(reactor, ground, settings, client.opener, instance.connections)
     ways_in.open(client.listen)
+    watched = open_status(reactor, ground, settings, instance, client.complaint)
 
     if own is not None:
+        for port in watched:
+            own.note_own(port)
         own.setServiceParent(instance)
     client.setServiceParent(instance)
     instance.serve_control({"reload": lambda _: ways_in.reload()})

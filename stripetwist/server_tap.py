@@ -32,7 +32,7 @@ from stripetwist.net.userfile import UsersError
 from stripetwist.options import ServerOptions
 from stripetwist.settings import ServerSettings
 from stripetwist.values import DIRECT, Forward, ProxyPort
-from stripetwist.ways_in import WaysIn
+from stripetwist.ways_in import WaysIn, open_status
 
 KEYS_FILE = "keys.toml"
 
@@ -71,6 +71,8 @@ def _make(settings: ServerSettings, reactor: Any) -> IService:
     instance = Instance(reactor, ground, state, "server", server.snapshot)
     ways_in = WaysIn(reactor, ground, settings, server.witness, instance.connections)
     ways_in.open(server.listen_locally)
+    for port in open_status(reactor, ground, settings, instance, server.complaint):
+        server.note_own(port)
 
     def reload() -> None:
         server.look()

@@ -65,6 +65,22 @@ class CommonSettings:
         "Keep keys and certificates in DIR (default $STATE_DIRECTORY, else "
         "$XDG_STATE_HOME/stripetwist, else ~/.local/state/stripetwist).",
     )
+    status: Address | None = option(
+        "status",
+        "ADDRESS",
+        local_address,
+        None,
+        "Answer HTTP there, /status.json and /healthz; beyond this machine it needs "
+        "--status-users (default nowhere).",
+        kinds=_NUMBER,
+    )
+    status_users: Path | None = option(
+        "status-users",
+        "FILE",
+        path,
+        None,
+        "Let only these users see that; stripetwist passwd FILE USER adds one.",
+    )
     log_level: str = option(
         "log-level",
         "LEVEL",
@@ -121,7 +137,14 @@ class CommonSettings:
 
     def complaint(self) -> str:
         """Why these values make no sense together, or nothing."""
-        return ""
+        if self.status is None:
+            return "--status-users is of no use without --status ADDRESS" * bool(self.status_users)
+        if self.status.is_local or self.status_users:
+            return ""
+        return (
+            f"--status {self.status} is open to other machines; "
+            "say who may see it with --status-users FILE"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +247,8 @@ class ClientSettings(CommonSettings):
                 "there is no server to dial; give --server LINK or FILE, or $STRIPETWIST_SERVER, "
                 f"or try --server {LOOPBACK} on this machine alone"
             )
-        return "" if self.users or self.sources else _open_to_others(self.socks)
+        open_to_others = "" if self.users or self.sources else _open_to_others(self.socks)
+        return open_to_others or CommonSettings.complaint(self)
 
     @property
     def proxy_ports(self) -> Sequence[ProxyPort]:
@@ -377,9 +401,9 @@ class ServerSettings(CommonSettings):
             self.policy()
         except ValueError as error:
             return f"--allow: {error}"
-        if self.users or self.sources:
-            return ""
-        return next(filter(None, (_open_to_others(one.listen) for one in self.socks)), "")
+        ports = () if self.users or self.sources else self.socks
+        open_to_others = next(filter(None, (_open_to_others(one.listen) for one in ports)), "")
+        return open_to_others or CommonSettings.complaint(self)
 
     @property
     def proxy_ports(self) -> Sequence[ProxyPort]:
@@ -479,4 +503,4 @@ class AgentSettings(CommonSettings):
             self.policy()
         except ValueError as error:
             return f"--allow: {error}"
-        return ""
+        return CommonSettings.complaint(self)

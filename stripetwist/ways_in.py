@@ -1,18 +1,44 @@
-"""The ports for local programs that a command was told to open."""
+"""The ports for local programs, and for those who watch, that a command was told to open."""
 
 from collections.abc import Callable
 from typing import Any
+
+from twisted.internet.interfaces import IListeningPort
 
 from stripetwist.core.address import Address
 from stripetwist.net.forward import ForwardFactory
 from stripetwist.net.fronts import Front
 from stripetwist.net.ground import Ground
 from stripetwist.net.guests import Guests
+from stripetwist.net.instance import Instance
 from stripetwist.net.opener import Opener
 from stripetwist.net.socks import SocksFactory
 from stripetwist.net.users import Threads, Users
-from stripetwist.settings import ClientSettings, ServerSettings
+from stripetwist.settings import ClientSettings, CommonSettings, ServerSettings
 from stripetwist.values import Forward, ProxyPort
+
+
+def open_status(
+    reactor: Any,
+    ground: Ground,
+    settings: CommonSettings,
+    instance: Instance,
+    complaint: Callable[[], str],
+) -> list[IListeningPort]:
+    """
+    Open the status port, if settings name one.
+
+    @param complaint: why the role cannot do its job; empty if it can.
+    @return: what listens then.
+    @raise stripetwist.net.files.StartupError: the port is taken, or not for us.
+    @raise stripetwist.net.userfile.UsersError: the users file cannot be used.
+    """
+    if settings.status is None:
+        return []
+    users = None
+    if settings.status_users is not None:
+        users = Users(settings.status_users, ground.clock, Threads(reactor))
+    return [instance.serve_status(settings.status, users, complaint)]
 
 
 class WaysIn:

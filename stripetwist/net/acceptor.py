@@ -143,6 +143,7 @@ class Acceptor(Factory[SubflowProtocol]):
     @ivar door: keys and sessions.
     @ivar registry: the agents among them.
     @ivar turned_away: how many were closed at once.
+    @ivar is_leaving: whether it takes no new sessions.
     """
 
     log = Logger()
@@ -158,7 +159,7 @@ class Acceptor(Factory[SubflowProtocol]):
         self._unproved: dict[Arrival, str] = {}
         self._by_source: Counter[str] = Counter()
         self._stopped: Deferred[None] | None = None
-        self._leaving = False
+        self.is_leaving = False
         self.turned_away = 0
 
     def doStart(self) -> None:
@@ -209,7 +210,7 @@ class Acceptor(Factory[SubflowProtocol]):
 
         @raise Rejected: there is no room, or its session went away meanwhile.
         """
-        if self._leaving and who.is_new:
+        if self.is_leaving and who.is_new:
             raise Rejected(Code.GOING_AWAY, "the server is shutting down")
         if who.agent is not None and not self.door.may_be_called(who.key_id, who.agent.name):
             names = self.door.names_of(who.key_id)
@@ -274,7 +275,7 @@ class Acceptor(Factory[SubflowProtocol]):
 
     def leave(self) -> None:
         """Take no new sessions and tell the others to open no more streams."""
-        self._leaving = True
+        self.is_leaving = True
         for member in list(self.door.sessions.values()):
             member.driver.go_away("the server is shutting down")
 

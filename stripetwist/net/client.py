@@ -169,6 +169,12 @@ class Client(MultiService):
         driver = self.dialer.driver
         return (driver is None or driver.is_idle) and self._fronts.is_idle
 
+    def complaint(self) -> str:
+        """Why it cannot do its job, a sentence; empty if it can."""
+        if self.dialer.is_alive():
+            return ""
+        return self.dialer.last_error or f"no connection to the server {self._link.address} yet"
+
     def snapshot(self) -> dict[str, object]:
         """For the instance's."""
         return {

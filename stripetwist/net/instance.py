@@ -10,9 +10,11 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from stripetwist import __version__
+from stripetwist.core.address import Address
 from stripetwist.core.config import Limits
 from stripetwist.net import sockets
 from stripetwist.net.checksum import best_checksum
@@ -22,6 +24,8 @@ from stripetwist.net.drain import Drain
 from stripetwist.net.files import StartupError
 from stripetwist.net.ground import Ground, Store
 from stripetwist.net.state import StateDirectory, forbid_core_dumps
+from stripetwist.net.status import StatusFactory, StatusPort
+from stripetwist.net.users import Users
 
 AUTO, SYSTEM = "auto", "system"
 SPARE_DESCRIPTORS = 64
@@ -106,6 +110,21 @@ class Instance(MultiService):
         factory = ControlFactory(every, self._ground.clock)
         path = self._state.control_path()
         ControlService(self._reactor, path, factory).setServiceParent(self)
+
+    def serve_status(
+        self, address: Address, users: Users | None, complaint: Callable[[], str]
+    ) -> IListeningPort:
+        """
+        Open the status port.
+
+        @param users: who may see it; C{None} for everybody who can reach it.
+        @param complaint: why the role cannot do its job; empty if it can.
+        @raise StartupError: the port is taken, or not for us.
+        """
+        factory = StatusFactory(self._ground.clock, self.snapshot, complaint, users)
+        status = StatusPort(self._reactor, address, factory)
+        status.setServiceParent(self)
+        return status.port
 
     def watch_signals(
         self, leave: Callable[[], None], is_idle: Callable[[], bool], reload: Callable[[], None]

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, ITransport
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, ITransport
 from twisted.logger import Logger
 
 from stripetwist.core.agents import Agent, owner_of
@@ -77,7 +77,9 @@ class Outpost(MultiService):
         self._agent = agent
         self._clock = clock = ground.clock
         self._resolver = Resolver(clock, daemon_threads(reactor), timeout=ground.limits.dns_timeout)
-        self.exit = DirectExit(reactor, clock, self._resolver, Guard(policy), ground.limits)
+        self._own_addresses: list[tuple[str, int]] = []
+        guard = Guard(policy, lambda: self._own_addresses)
+        self.exit = DirectExit(reactor, clock, self._resolver, guard, ground.limits)
         self.witness = Witness(self.exit)
         self._told: dict[Dialer, IDelayedCall] = {}
         self._leaving = False
@@ -88,6 +90,12 @@ class Outpost(MultiService):
             dialer.on_session = partial(self._serve, dialer)
             dialer.on_change = partial(self._changed, dialer)
             dialer.setServiceParent(self)
+
+    def note_own(self, port: IListeningPort) -> None:
+        """A port of this process: never a target."""
+        host: Any = port.getHost()
+        if hasattr(host, "port"):
+            self._own_addresses.append((host.host, host.port))
 
     def _serve(self, dialer: Dialer, driver: SessionDriver) -> None:
         """A session has been opened: its server may ask for targets."""
@@ -130,15 +138,25 @@ class Outpost(MultiService):
         drivers = [dialer.driver for dialer in self.dialers]
         return all(driver is None or driver.is_idle for driver in drivers)
 
+    def complaint(self) -> str:
+        """Why it cannot do its job, a sentence; empty if it can: if one server has it."""
+        if any(dialer.is_alive() for dialer in self.dialers):
+            return ""
+        return self._last_error() or "no connection to a server yet"
+
+    def _last_error(self) -> str:
+        """What those servers say or do to whom there is no connection."""
+        down = [one.last_error for one in self.dialers if not one.is_alive() and one.last_error]
+        return "; ".join(down)
+
     def snapshot(self) -> dict[str, object]:
         """For the instance's."""
-        down = [one.last_error for one in self.dialers if not one.is_alive() and one.last_error]
         way_out = self.exit
         return {
             "sessions": [one for dialer in self.dialers for one in dialer.snapshot()],
             "name": self._agent.name,
             "servers": [dialer.link.address for dialer in self.dialers],
-            "last_error": "; ".join(down),
+            "last_error": self._last_error(),
             "counters": {
                 "opening": way_out.opening,
                 "reached": way_out.opened,

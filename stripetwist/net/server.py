@@ -93,7 +93,7 @@ class Server(MultiService):
             factory = TLSFactory(self._creator, self.acceptor, self._ground.clock)
         port = listen(self._reactor, address, factory, option)
         self._ports.append(port)
-        self._note_own(port)
+        self.note_own(port)
         return port
 
     def listen_locally(self, address: Address, front: Front) -> None:
@@ -102,9 +102,10 @@ class Server(MultiService):
 
         @raise StartupError: it is taken, or not for us.
         """
-        self._note_own(self.fronts.listen(address, front))
+        self.note_own(self.fronts.listen(address, front))
 
-    def _note_own(self, port: IListeningPort) -> None:
+    def note_own(self, port: IListeningPort) -> None:
+        """A port of this process: never a target."""
         host: Any = port.getHost()
         if hasattr(host, "port"):
             self._own_addresses.append((host.host, host.port))
@@ -178,6 +179,10 @@ class Server(MultiService):
     def is_idle(self) -> bool:
         """Whether no stream is carried."""
         return self.acceptor.is_idle and self.fronts.is_idle
+
+    def complaint(self) -> str:
+        """Why it cannot do its job, a sentence; empty if it can."""
+        return "the server is shutting down" if self.acceptor.is_leaving else ""
 
     def snapshot(self) -> dict[str, object]:
         """For the instance's."""

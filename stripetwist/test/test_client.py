@@ -222,6 +222,7 @@ class SayTests(ClientTestCase):
     def test_snapshot(self) -> None:
         """Everything at a glance, without secrets."""
         self.start()
+        self.assertEqual(self.client.complaint(), "")
         self.program()
         self.program(b"GET / HTTP/1.1\r\n\r\n")
         snapshot: Any = self.client.snapshot()
@@ -235,6 +236,7 @@ class SayTests(ClientTestCase):
     def test_without_a_front(self) -> None:
         """A client without a proxy port can be shown, too."""
         client = Client(self.network, self.ground(), self.link)
+        self.assertEqual(client.complaint(), "no connection to the server 192.0.2.1:8443 yet")
         self.assertEqual(client.snapshot()["counters"], {})
         self.assertTrue(client.is_idle())
         self.successResultOf(client.stopService())

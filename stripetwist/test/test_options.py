@@ -637,3 +637,30 @@ class TwistdTests(OptionsTestCase):
             )  # fmt: skip
             self.assertEqual(done.stderr, "unknown option --listne; did you mean --listen?\n")
             self.assertEqual((done.stdout, done.returncode), ("", 1))
+
+
+class StatusPortTests(OptionsTestCase):
+    """The status port, which all commands have."""
+
+    def test_for_this_machine(self) -> None:
+        """By a port alone, or anything local; nowhere if nothing is said."""
+        own = ("--server", LINK.format(), "--allow", "lan")
+        for read, words in ((client, ("--server", LOOPBACK)), (server, ()), (agent, own)):
+            self.assertIsNone(read(*words).status)
+            self.assertEqual(str(read(*words, "--status", "8888").status), "127.0.0.1:8888")
+            for place in ("[::1]:8888", "unix:/run/status"):
+                self.assertEqual(str(read(*words, "--status", place).status), place)
+
+    def test_for_others(self) -> None:
+        """It needs users."""
+        own = ("--server", LINK.format(), "--allow", "lan")
+        for read, words in ((client, ("--server", LOOPBACK)), (server, ()), (agent, own)):
+            sentence = self.refused(read, *words, "--status", ":8888")
+            self.assertEqual(
+                sentence,
+                "--status :8888 is open to other machines; "
+                "say who may see it with --status-users FILE",
+            )
+            found = read(*words, "--status", ":8888", "--status-users", "/x")
+            self.assertEqual(found.status_users, Path("/x"))
+            self.assertIn("--status ADDRESS", self.refused(read, *words, "--status-users", "/x"))

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from stripetwist import agent_tap
 from stripetwist.core.address import Address
 from stripetwist.core.agents import Agent, owner_of
-from stripetwist.core.errors import Code
+from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.policy import Policy
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.net.asking import ControlError
@@ -118,12 +118,15 @@ class OutpostTests(OutpostTestCase):
     def test_server_that_comes_later(self) -> None:
         """It is registered within 3 s."""
         listening = self.network.ports.pop(PORT)
+        self.assertEqual(self.outpost.complaint(), "no connection to a server yet")
         self.outpost.startService()
         self.network.run(20, 0.05)
         self.assertIn("refuses connections", str(self.outpost.snapshot()["last_error"]))
+        self.assertIn("refuses connections", self.outpost.complaint())
         self.network.ports[PORT] = listening
         self.network.run(3, 0.05)
         self.assertEqual(len(self.server.acceptor.registry.workers()), 1)
+        self.assertEqual(self.outpost.complaint(), "")
 
     def test_leaves(self) -> None:
         """The server asks for no more, and what there is goes on."""
@@ -220,6 +223,23 @@ class TapTests(ProcessTestCase):
         second = self.made("--allow", "lan", "--name", "barn")
         self.assertEqual((second.snapshot()["role"], second.snapshot()["name"]), ("agent", "barn"))
         self.assertEqual((self.base / "agent" / "instance").read_bytes(), kept)
+
+    def test_status_port(self) -> None:
+        """It listens at once, closes at the end, and is never a target."""
+        service = self.made("--allow", "localhost", "--status", "8888")
+        self.assertEqual(self.reactor.ports[8888].interface, "127.0.0.1")
+        (outpost,) = [one for one in service if isinstance(one, Outpost)]
+        opening = outpost.exit.open(OpenRequest(Target.of("127.0.0.1", 8888)))
+        self.failureResultOf(opening, OpenRefused)
+        self.assertEqual(self.reactor.dials, [])
+        self.successResultOf(service.stopService())
+        self.assertEqual(self.reactor.ports, {})
+
+    def test_status_users(self) -> None:
+        """A file that cannot be used stops the start, with one sentence."""
+        words = ("--allow", "lan", "--status", ":8888", "--status-users", str(self.base / "x"))
+        error = self.assertRaises(SystemExit, self.made, *words)
+        self.assertIn("cannot read the users file", str(error.code))
 
     def test_without_allow(self) -> None:
         """One sentence, and no start."""
