@@ -3,26 +3,13 @@
 import re
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from support import wire
+from support.agents import ABLE, attic, wait_agents
 from support.ports import LOOPBACK, free_port
-from support.waiting import wait_equal, wait_still, wait_until
-from support.workshop import Agent, Server, Workshop
-
-ABLE = ("attic", "able")
-
-
-def attic(workshop: Workshop, link: str, *options: str, state: Path | None = None) -> Agent:
-    """An agent called attic, with two connections, that may reach its own machine."""
-    fixed = ("--name", "attic", "--allow", "localhost", "--subflows", "2")
-    return workshop.agent(link, *fixed, *options, state=state)
-
-
-def wait_agents(server: Server, *wanted: tuple[str, str], timeout: float = 10.0) -> None:
-    """Until the server has exactly these."""
-    wait_equal(lambda: sorted(server.agents()), sorted(wanted), timeout, "the agents")
+from support.waiting import wait_still, wait_until
+from support.workshop import Workshop
 
 
 def test_registered_and_shown(workshop: Workshop) -> None:

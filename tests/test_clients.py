@@ -1,16 +1,11 @@
 """Real programs through the proxy: curl, nc, ncat, ssh, git, PySocks and requests."""
 
 import base64
-import getpass
 import hashlib
-import os
 import random
 import shutil
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,10 +13,10 @@ import pytest
 import requests
 import socks as pysocks
 from support.payload import Source
-from support.ports import LOOPBACK, free_port
-from support.programs import plain_environment, program, run, succeed
+from support.ports import LOOPBACK
+from support.programs import program, run, succeed
+from support.ssh import ssh, sshd
 from support.targets import AnswerAfterEnd, Echo
-from support.waiting import wait_until
 from support.web import Web
 from support.workshop import Client, Pair, Workshop
 
@@ -119,55 +114,12 @@ class TestNetcat:
             assert target.requests == [b"the question"]
 
 
-@contextmanager
-def sshd(folder: Path) -> Iterator[int]:
-    """An OpenSSH server on loopback that lets in the key in that folder."""
-    daemon, keygen = program("sshd", "openssh-server"), program("ssh-keygen", "openssh-client")
-    for name in ("host_key", "user_key"):
-        succeed([keygen, "-q", "-t", "ed25519", "-N", "", "-f", folder / name], folder)
-    port = free_port()
-    settings = folder / "sshd_config"
-    settings.write_text(
-        f"Port {port}\nListenAddress {LOOPBACK}\nHostKey {folder}/host_key\nPidFile none\n"
-        f"AuthorizedKeysFile {folder}/user_key.pub\nStrictModes no\nUsePAM no\n"
-        "PermitRootLogin prohibit-password\nPasswordAuthentication no\n"
-    )
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    process = subprocess.Popen(
-        [daemon, "-D", "-e", "-f", settings],
-        stderr=(folder / "sshd.log").open("wb"),
-        env=plain_environment(folder),
-    )
-    try:
-        wait_until(lambda: _answers(port) or process.poll() is not None, 10, "sshd")
-        assert process.poll() is None, (folder / "sshd.log").read_text()
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((LOOPBACK, port)) == 0
-
-
 def test_ssh_proxy_command(shared: Pair, tmp_path: Path) -> None:
     """A login by ProxyCommand; megabytes go in and out of a remote command."""
-    nc, ssh = program("nc", "netcat-openbsd"), program("ssh", "openssh-client")
+    nc = program("nc", "netcat-openbsd")
     with sshd(tmp_path) as port:
-        options = {
-            "ProxyCommand": f"{nc} -X 5 -x {LOOPBACK}:{shared.client.proxy} %h %p",
-            "IdentityFile": f"{tmp_path}/user_key",
-            "IdentitiesOnly": "yes",
-            "UserKnownHostsFile": "/dev/null",
-            "StrictHostKeyChecking": "no",
-            "BatchMode": "yes",
-            "LogLevel": "ERROR",
-        }
-        flags = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-        base = [ssh, "-F", "none", *flags, "-p", str(port), f"{getpass.getuser()}@{LOOPBACK}"]
+        proxy = f"{nc} -X 5 -x {LOOPBACK}:{shared.client.proxy} %h %p"
+        base = ssh(tmp_path, port, ProxyCommand=proxy)
         assert succeed([*base, "cat"], tmp_path, CONTENT) == CONTENT
         assert succeed([*base, "sha256sum"], tmp_path, CONTENT).split()[0].decode() == SHA256
 
