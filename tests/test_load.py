@@ -1,7 +1,5 @@
 """A thousand streams at once, and ten thousand one after another."""
 
-import json
-import signal
 import socket
 import threading
 
@@ -9,7 +7,7 @@ from support import socks
 from support.crowd import crowd
 from support.exchange import Exchange, ask_exchange
 from support.flows import how_it_ends, receive, send
-from support.processes import Process
+from support.remains import kept, left_over, most_kept
 from support.targets import Echo
 from support.waiting import wait_equal
 from support.workshop import Pair, Workshop
@@ -76,29 +74,3 @@ def test_ten_thousand_cycles_leave_nothing(workshop: Workshop, echo: Echo) -> No
     for process, had, rss in zip(pair, before, memory, strict=True):
         wait_equal(lambda p=process, h=had: left_over(h, kept(p)), {}, 15, "what is left over")
         assert process.rss - rss < 8 * MIB
-
-
-def most_kept(process: Process) -> dict[str, int]:
-    """The most of each that it keeps at rest: asking has a descriptor and a timer too."""
-    most: dict[str, int] = {}
-    for _ in range(5):
-        for name, count in kept(process).items():
-            most[name] = max(most.get(name, 0), count)
-    return most
-
-
-def kept(process: Process) -> dict[str, int]:
-    """What the process keeps when no stream is open: timers, sockets, objects by class."""
-    process.wait_streams(0, 5)
-    process.wait_subflows(6)
-    seen = len(process.lines)
-    process.signal(signal.SIGUSR1)
-    census = json.loads(process.wait_line(r"^census (.*)", since=seen)[1])
-    counts: dict[str, int] = {**census.pop("objects"), **census, "fds": process.fds}
-    return counts
-
-
-def left_over(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
-    """What there is more of."""
-    more = {name: count - before.get(name, 0) for name, count in after.items()}
-    return {name: count for name, count in more.items() if count > 0}
