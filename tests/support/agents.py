@@ -17,3 +17,11 @@ def attic(workshop: Workshop, link: str, *options: str, state: Path | None = Non
 def wait_agents(server: Server, *wanted: tuple[str, str], timeout: float = 10.0) -> None:
     """Until the server has exactly these."""
     wait_equal(lambda: sorted(server.agents()), sorted(wanted), timeout, "the agents")
+
+
+def key_for(workshop: Workshop, server: Server, name: str) -> str:
+    """The link of a new key for the agent of that name only."""
+    where = ("--state", str(server.state))
+    assert workshop.command("key", "add", name, "--agent", *where).returncode == 0
+    assert server.ask(command="reload")["ok"]
+    return workshop.command("key", "show", name, *where).stdout.decode().strip()
