@@ -1,0 +1,60 @@
+"""A worker that is frozen: alive to the kernel, and silent."""
+
+import signal
+import time
+from pathlib import Path
+
+from support import socks
+from support.agents import wait_agents
+from support.crowd import crowd
+from support.ports import free_port
+from support.targets import Echo
+from support.waiting import wait_until
+from support.workshop import Server, Workshop
+
+SILENT, LOOK = 10, 1
+
+
+def say_hello(proxy: int, port: int) -> float:
+    """Seconds until a word has come back from an echo."""
+    began = time.monotonic()
+    with socks.connect(proxy, port) as sock:
+        sock.sendall(b"hello")
+        assert socks.read_exactly(sock, 5) == b"hello"
+    return time.monotonic() - began
+
+
+def opened(server: Server, name: str) -> int:
+    """How many streams that worker has been given."""
+    rows = {one["name"]: one["streams"]["opened"] for one in server.snapshot()["agents"]}
+    count: int = rows[name]
+    return count
+
+
+def test_a_frozen_worker(workshop: Workshop, echo: Echo) -> None:
+    """
+    It is counted out after ten seconds, when those who waited for it are served elsewhere.
+
+    From then on nobody waits, and once it goes on it gets streams again.
+    """
+    proxy = free_port()
+    server = workshop.server("--socks", str(proxy))
+    words = ("--allow", "localhost", "--subflows", "2")
+    ant, _ = (workshop.agent(server.agent_link, "--name", name, *words) for name in ("ant", "bee"))
+    wait_agents(server, ("ant", "able"), ("bee", "able"))
+    ant.signal(signal.SIGSTOP)
+    stat = Path(f"/proc/{ant.pid}/stat")
+    wait_until(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "T", 5, "it to stop")
+    waits: list[float] = []
+    crowd(lambda _: waits.append(say_hello(proxy, echo.port)), range(10), 30)
+    slow = [wait for wait in waits if wait > 1]
+    assert len(slow) == 5 and SILENT <= min(slow) <= max(slow) < SILENT + 2 * LOOK
+    server.wait_line("agent ant does not answer and gets no streams until it does")
+    later = [say_hello(proxy, echo.port) for _ in range(10)]
+    assert max(later) < 1
+    ant.signal(signal.SIGCONT)
+    server.wait_line("agent ant answers again")
+    had = opened(server, "ant")
+    wait_until(lambda: say_hello(proxy, echo.port) and opened(server, "ant") > had, 5, "a stream")
+    for process in (ant, server):
+        process.wait_streams(0)
