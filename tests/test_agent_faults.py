@@ -1,5 +1,6 @@
 """Servers that die under their agents, and agents that get in each other's way."""
 
+import shutil
 import statistics
 import time
 
@@ -63,3 +64,24 @@ def test_a_name_that_is_taken(workshop: Workshop) -> None:
     wait_agents(server, ABLE)
     (row,) = server.snapshot()["agents"]
     assert row["key"] == "attic" and second.running
+
+
+def test_a_copied_machine(workshop: Workshop, echo: Echo) -> None:
+    """Two agents that have one state, copied: both get streams, and the log says what to do."""
+    proxy = free_port()
+    server = workshop.server("--socks", str(proxy))
+    first = attic(workshop, server.agent_link)
+    wait_agents(server, ABLE)
+    copy = workshop.folder / "copy"
+    shutil.copytree(first.state, copy)
+    second = attic(workshop, server.agent_link, state=copy)
+    server.wait_line("attic: another agent has a copy of its state folder; say --state there")
+    wait_agents(server, ABLE, ("attic-2", "able"))
+    second.kill()
+    wait_agents(server, ("attic", "away"), ("attic-2", "able"))
+    with socks.connect(proxy, echo.port) as sock:
+        sock.sendall(b"hello")
+        assert socks.read_exactly(sock, 5) == b"hello"
+    again = attic(workshop, server.agent_link, state=copy)
+    wait_agents(server, ABLE, ("attic-2", "able"))
+    assert first.running and again.running

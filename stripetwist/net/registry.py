@@ -18,7 +18,9 @@ class Registry:
     """
     The agents of a server, each under a name that no other has.
 
-    An agent that comes anew replaces its session of before, which finishes its streams.
+    An agent that comes anew replaces its session of before, which finishes its streams.  If
+    that one lives on and does not take its leave, it is another agent, with a copy of the
+    first's state.
     Another one of the same name waits until the first has given a sign of life: then it gets
     a number behind its name, if its key allows that, and else waits on.  If there is none
     within C{limits.agent_probe}, it takes over the name and the session of the first ends.
@@ -59,6 +61,7 @@ class Registry:
         else:
             self.replaced += 1
             self._serve(worker, before.name)
+            self._doubt(before)
         # Only a connection could still bring what its streams have under way.
         self._changed(before)
 
@@ -76,22 +79,7 @@ class Registry:
         for one in list(self._agents):
             if one.standing is Standing.WAITS and one.rival is worker:
                 self._look(one)
-        self._serve_again(worker)
         self.on_change()
-
-    def _serve_again(self, gone: AgentWorker) -> None:
-        """
-        A session of an agent is over; one that it had replaced may live.
-
-        So it is where a machine was copied with its state folder, and the copy is gone again.
-        """
-        alike = [one for one in self._agents if one.is_same_agent(gone)]
-        if not alike or any(one.standing is not Standing.REPLACED for one in alike):
-            return
-        newest = alike[-1]
-        if newest.driver.connections and newest.driver.session.closed is None:
-            newest.standing = Standing.WAITS
-            self._look(newest)
 
     def _changed(self, worker: AgentWorker) -> None:
         """An agent has won or lost a subflow, or goes away."""
@@ -204,6 +192,29 @@ class Registry:
             worker.driver.close(Code.DRAINED, "it was drained")
         else:
             worker.look = self._clock.callLater(_LOOK_EVERY, self._see_off, worker)
+
+    # ---- copies
+
+    def _doubt(self, worker: AgentWorker) -> None:
+        """Whether one that was replaced is another agent after all, and lives."""
+        worker.asked_at = self._clock.seconds()
+        worker.look = self._clock.callLater(_LOOK_EVERY, self._look_back, worker)
+        worker.driver.ask()
+
+    def _look_back(self, worker: AgentWorker) -> None:
+        worker.look = None
+        driver, now = worker.driver, self._clock.seconds()
+        if driver.session.peer_leaves or not driver.connections:
+            return
+        if driver.session.last_heard > worker.asked_at:
+            self.log.warn(
+                "{name}: another agent has a copy of its state folder; say --state there",
+                name=worker.said.name,
+            )
+            worker.standing = Standing.WAITS
+            self._look(worker)
+        elif now - worker.asked_at < self._limits.agent_probe:
+            worker.look = self._clock.callLater(_LOOK_EVERY, self._look_back, worker)
 
     # ---- for people
 

@@ -233,6 +233,7 @@ class NameTests(RegistryTestCase):
         opening = old.worker.open(WEB)
         opening.addErrback(lambda failure: None)
         self.run_for(0.05)
+        old.near.go_away("the agent is shutting down")
         new = self.come()
         self.assertEqual(self.registry.workers(), [new.worker])
         self.assertEqual(self.states(), [("attic", "replaced"), ("attic", "able")])
@@ -251,6 +252,38 @@ class NameTests(RegistryTestCase):
         self.come()
         self.failureResultOf(opening, OpenRefused)
         self.assertEqual(self.states(), [("attic", "able")])
+
+    def test_a_copy(self) -> None:
+        """One that was replaced and goes on living is another agent: it gets streams again."""
+        self.come()
+        with capturedLogs() as logs:
+            second = self.come()
+            self.assertEqual(self.registry.workers(), [second.worker])
+            self.run_for(1)
+        self.assertEqual(self.states(), [("attic-2", "able"), ("attic", "able")])
+        lines = [str(formatEvent(event)) for event in logs]
+        self.assertEqual(sum("say --state there" in line for line in lines), 1, lines)
+        second.cut()
+        second.far.close(Code.SESSION_LOST, "it is gone")
+        self.run_for(5)
+        self.assertEqual(self.names(), ["attic-2"])
+
+    def test_a_copy_of_one_name(self) -> None:
+        """Where the key allows no other name, it has the name once the other is gone."""
+        first = self.come(names="attic")
+        second = self.come(names="attic")
+        self.run_for(1)
+        self.assertEqual(self.states(), [("attic", "waiting"), ("attic", "able")])
+        second.far.close(Code.SESSION_LOST, "it is gone")
+        self.run_for(1)
+        self.assertEqual(self.registry.workers(), [first.worker])
+
+    def test_replaced_and_silent(self) -> None:
+        """One that is there no more, and nobody said so, does not come back."""
+        self.come().hang()
+        self.come()
+        self.run_for(5)
+        self.assertEqual(self.states(), [("attic", "replaced"), ("attic", "able")])
 
     def test_two_of_one_name(self) -> None:
         """The second gets a number once the first has answered, and keeps it when it is back."""
@@ -298,15 +331,6 @@ class NameTests(RegistryTestCase):
         self.run_for(5)
         self.assertEqual(self.states(), [("attic", "able"), ("attic-2", "able")])
         self.assertEqual(self.over, [])
-
-    def test_a_copy_comes_and_goes(self) -> None:
-        """A machine copied with its state folder: the first serves again, it is there yet."""
-        old, copy = self.come(), self.come()
-        self.assertEqual(self.registry.workers(), [copy.worker])
-        copy.far.close(Code.GOING_AWAY, "the copy was stopped")
-        self.run_for(0.5)
-        self.assertEqual(self.registry.workers(), [old.worker])
-        self.assertEqual(self.states(), [("attic", "able")])
 
     def test_gone_meanwhile(self) -> None:
         """The one who waits need not wait for an answer that cannot come."""
