@@ -10,6 +10,7 @@ Snapshot = Mapping[str, Any]
 
 _HEAD = ("subflow", "path", "state", "rtt", "sent", "received", "dummy", "in flight", "")
 _AGENT_HEAD = ("agent", "state", "up", "key", "streams", "capacity", "weight", "labels")
+_SERVER_HEAD = ("server", "state", "rtt", "streams", "sent", "received", "")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -28,13 +29,16 @@ def _lines(snapshot: Snapshot, now: float) -> Iterator[str]:
     memory = _part(snapshot, "memory")
     started = _number(snapshot.get("started"))
     age = "-" if started is None else duration(max(0.0, now - started))
+    who = [_text(snapshot.get("role")), *(_text(name) for name in [snapshot.get("name")] if name)]
     sessions = _parts(snapshot, "sessions")
     yield (
-        f"{_text(snapshot.get('role'))}  pid {_text(snapshot.get('pid'))}  up {age}"
+        f"{' '.join(who)}  pid {_text(snapshot.get('pid'))}  up {age}"
         f"  {_count(len(sessions), 'session')}"
         f"  memory {mebibytes(memory.get('held'))} of {mebibytes(memory.get('limit'))}"
     )
-    if not sessions and snapshot.get("last_error"):
+    if servers := _parts(snapshot, "servers"):
+        yield from _table([_SERVER_HEAD, *map(_server, servers)], "  ")
+    elif not sessions and snapshot.get("last_error"):
         yield f"  not connected: {printable(str(snapshot['last_error']))}"
     if agents := _parts(snapshot, "agents"):
         yield from _table([_AGENT_HEAD, *map(_agent, agents)], "  ")
@@ -59,6 +63,19 @@ def _session(session: Snapshot) -> Iterator[str]:
     )
     if subflows:
         yield from _table([_HEAD, *map(_subflow, subflows)])
+
+
+def _server(server: Snapshot) -> Sequence[str]:
+    """The cells of one server, as an agent sees it."""
+    return (
+        _text(server.get("address")),
+        _text(server.get("state")),
+        milliseconds(server.get("rtt")),
+        _text(server.get("active")),
+        amount(server.get("sent")),
+        amount(server.get("received")),
+        printable(str(server.get("last_error") or " "), 200),
+    )
 
 
 def _agent(agent: Snapshot) -> Sequence[str]:

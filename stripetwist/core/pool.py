@@ -182,6 +182,11 @@ class Roster:
             place.out_until = now + self._patience
         return True
 
+    def is_out(self, worker: Worker) -> bool:
+        """Whether it is counted out."""
+        place = self._places.get(id(worker))
+        return place is not None and place.worker is worker and place.is_out
+
     def _free(self, selector: Selector, tried: Sequence[Worker]) -> list[_Place]:
         """The places of those that are meant and take a stream."""
         return [

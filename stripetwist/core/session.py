@@ -456,6 +456,8 @@ class Session:
     def snapshot(self, now: float) -> dict[str, object]:
         """What a person would like to know, JSON-ready."""
         return {
+            "sent": self._subflows.sent,
+            "received": self._subflows.moved - self._subflows.sent,
             "subflows": self._subflows.snapshot(),
             "deaths": self._deaths,
             "streams": self._streams.snapshot(),

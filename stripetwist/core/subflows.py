@@ -46,7 +46,7 @@ class Subflows:
         self._dead: dict[int, Ledger[Chunk | Control]] = {}
         self._ended: dict[int, None] = {}
         self._shortest = NEVER
-        self._moved_before = 0
+        self._moved_before = self._sent_before = 0
 
     def add(self, subflow: Subflow) -> None:
         """
@@ -64,12 +64,18 @@ class Subflows:
         """Payload bytes that went either way so far."""
         return self._moved_before + sum(map(_moved, self.alive.values()))
 
+    @property
+    def sent(self) -> int:
+        """Those of them that we have sent."""
+        return self._sent_before + sum(one.tx.first for one in self.alive.values())
+
     def remove(self, subflow_id: int) -> Subflow | None:
         """One is lost; what was on it is queued for the healthy ones, if there are any."""
         subflow = self.alive.pop(subflow_id, None)
         if subflow is None:
             return None
         self._moved_before += _moved(subflow)
+        self._sent_before += subflow.tx.first
         self.healthy.discard(subflow_id)
         self._warmth.padding.pop(subflow_id, None)
         self._end(subflow_id)

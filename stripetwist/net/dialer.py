@@ -314,6 +314,11 @@ class Dialer(Service):
         """Whether any subflow is up."""
         return self.driver is not None and bool(self.driver.connections)
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether it stays away since the server wants to do without it."""
+        return self._returning is not None and self._returning.active()
+
     def outage(self) -> float | None:
         """For how long none has been up, in seconds; C{None} while one is."""
         if self.is_alive():

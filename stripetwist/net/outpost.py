@@ -155,7 +155,7 @@ class Outpost(MultiService):
         return {
             "sessions": [one for dialer in self.dialers for one in dialer.snapshot()],
             "name": self._agent.name,
-            "servers": [dialer.link.address for dialer in self.dialers],
+            "servers": [_seen(dialer) for dialer in self.dialers],
             "last_error": self._last_error(),
             "counters": {
                 "opening": way_out.opening,
@@ -172,3 +172,19 @@ class Outpost(MultiService):
         self._resolver.stop()
         stopped: Deferred[Any] = MultiService.stopService(self)
         return stopped
+
+
+def _seen(dialer: Dialer) -> dict[str, object]:
+    """A server, for people; the numbers are of the session there is."""
+    driver = dialer.driver
+    away = "drained" if dialer.is_drained else "away"
+    found: dict[str, object] = {
+        "address": dialer.link.address,
+        "state": "connected" if dialer.is_alive() else away,
+        "last_error": dialer.last_error,
+    }
+    if driver is not None:
+        seen = driver.snapshot()
+        found |= {"rtt": driver.session.rtt, "active": driver.active}
+        found |= {"sent": seen["sent"], "received": seen["received"]}
+    return found

@@ -218,6 +218,14 @@ class Registry:
 
     # ---- for people
 
-    def snapshot(self) -> list[dict[str, object]]:
-        """Every session of an agent."""
-        return [one.snapshot() for one in self._agents]
+    def snapshot(self, is_out: Callable[[AgentWorker], bool]) -> list[dict[str, object]]:
+        """
+        Every session of an agent.
+
+        @param is_out: whether one that is able gets no streams since it does not answer.
+        """
+        rows = [(one, one.snapshot()) for one in self._agents]
+        for worker, row in rows:
+            if worker.is_able and is_out(worker):
+                row["state"] = "counted out"
+        return [row for _, row in rows]

@@ -73,7 +73,7 @@ class Server(MultiService):
         guard = Guard(policy, lambda: self._own_addresses, self._policy_of_key)
         self.exit = DirectExit(reactor, clock, self._resolver, guard, limits)
         self.direct = SpeedOpener(self.exit, clock, guard)
-        roster = Roster(self._workers, limits)
+        self._roster = roster = Roster(self._workers, limits)
         roster.on_silence = self._silence
         self.router = Router(self.direct, roster, self._key, clock, limits)
         self.witness = Witness(self.router)
@@ -190,7 +190,7 @@ class Server(MultiService):
         agents = acceptor.registry
         return {
             "sessions": acceptor.snapshot(),
-            "agents": agents.snapshot(),
+            "agents": agents.snapshot(self._roster.is_out),
             "counters": {
                 "turned_away": acceptor.turned_away,
                 "opening": way_out.opening,

@@ -48,6 +48,11 @@ class OutpostTestCase(LinkTestCase):
         self.network.run(0.3)
         return opening
 
+    def servers(self) -> list[dict[str, Any]]:
+        """What is shown of each server."""
+        found: Any = self.outpost.snapshot()["servers"]
+        return list(found)
+
     def stop_outpost(self) -> None:
         """Stop it; that takes no time."""
         stopping = self.outpost.stopService()
@@ -91,6 +96,9 @@ class OutpostTests(OutpostTestCase):
         self.network.run(0.2)
         self.assertEqual(got, [b"banner"])
         self.assertFalse(self.outpost.is_idle())
+        (row,) = self.servers()
+        self.assertGreater(row.pop("rtt"), 0.01)
+        self.assertEqual(list(row.values()), ["192.0.2.1:8443", "connected", "", 1, 6, 0])
         stream.abortConnection()
         self.network.run(0.2)
         self.assertTrue(self.outpost.is_idle() and self.server.is_idle())
@@ -123,6 +131,9 @@ class OutpostTests(OutpostTestCase):
         self.network.run(20, 0.05)
         self.assertIn("refuses connections", str(self.outpost.snapshot()["last_error"]))
         self.assertIn("refuses connections", self.outpost.complaint())
+        (row,) = self.servers()
+        self.assertEqual((row["address"], row["state"]), ("192.0.2.1:8443", "away"))
+        self.assertIn("refuses connections", row["last_error"])
         self.network.ports[PORT] = listening
         self.network.run(3, 0.05)
         self.assertEqual(len(self.server.acceptor.registry.workers()), 1)
@@ -153,6 +164,7 @@ class OutpostTests(OutpostTestCase):
         told = "192.0.2.1:8443 has drained this agent, which dials again in 10 minutes; "
         self.assertEqual(sum(told in line for line in lines), 1, lines)
         self.assertIn(told, str(self.outpost.snapshot()["last_error"]))
+        self.assertEqual(self.servers()[0]["state"], "drained")
         self.assertEqual((self.outpost.snapshot()["sessions"], self.network.living), ([], []))
         with self.assertRaises(ControlError) as caught:
             self.server.drain({"name": "attic"})

@@ -122,9 +122,11 @@ class OutTests(SynchronousTestCase):
             self.assertIs(self.roster.choose(ANY, 11.0), self.barn)
         self.roster.unanswered(self.attic, 0.0, 11.0)
         self.assertEqual(self.told, [("attic", True)])
+        self.assertEqual([self.roster.is_out(one) for one in self.workers], [True, False])
         self.roster.answered(self.attic, 12.0)
         self.roster.answered(self.attic, 12.0)
         self.assertEqual(self.told, [("attic", True), ("attic", False)])
+        self.assertFalse(self.roster.is_out(self.attic))
         self.assertIs(self.roster.choose(ANY, 12.0), self.attic)
 
     def test_others_were_answered(self) -> None:

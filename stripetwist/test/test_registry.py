@@ -103,7 +103,7 @@ class RegistryTestCase(SynchronousTestCase):
 
     def states(self) -> list[tuple[object, object]]:
         """What is shown of each."""
-        return [(row["name"], row["state"]) for row in self.registry.snapshot()]
+        return [(row["name"], row["state"]) for row in self.registry.snapshot(lambda _: False)]
 
     def tearDown(self) -> None:
         """Nothing is left of anybody."""
@@ -111,7 +111,7 @@ class RegistryTestCase(SynchronousTestCase):
             visit.near.close(Code.GOING_AWAY, "the agent was stopped")
             visit.far.close(Code.GOING_AWAY, "the server was stopped")
         self.run_for(0.05)
-        self.assertEqual(self.registry.snapshot(), [])
+        self.assertEqual(self.registry.snapshot(lambda _: False), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
@@ -208,13 +208,18 @@ class WorkerTests(RegistryTestCase):
 
     def test_snapshot(self) -> None:
         """What it said, and what became of it."""
-        self.come()
-        (row,) = self.registry.snapshot()
+        visit = self.come()
+        (row,) = self.registry.snapshot(lambda _: False)
         self.assertEqual(
             [row[name] for name in ("name", "key", "state", "labels", "capacity", "weight")],
             ["attic", "agent-1", "able", {"site": "home"}, 8, 3],
         )
         self.assertEqual((row["active"], "age" in row, "streams" in row), (0, True, True))
+        (row,) = self.registry.snapshot(lambda worker: worker.name == "attic")
+        self.assertEqual(row["state"], "counted out")
+        visit.cut()
+        (row,) = self.registry.snapshot(lambda _: True)
+        self.assertEqual(row["state"], "away")
 
 
 class NameTests(RegistryTestCase):

@@ -28,7 +28,7 @@ SNAPSHOT: dict[str, Any] = {
     ],
 }
 
-PARTS = ["sessions", "subflows", "agents", "labels", "tx", "memory", "id"]
+PARTS = ["sessions", "subflows", "agents", "servers", "labels", "tx", "memory", "id"]
 junk = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(PARTS), inner),
@@ -70,6 +70,20 @@ class RenderTests(SynchronousTestCase):
             text,
         )
 
+    def test_servers_of_an_agent(self) -> None:
+        """A line each, with what is wrong with those that are away; its own name before."""
+        vps = {"address": "vps:8443", "state": "connected", "rtt": 0.0123, "active": 2}
+        vps |= {"sent": 1000, "received": 2_000_000, "last_error": ""}
+        other = {"address": "b:1", "state": "away", "last_error": "b:1 refuses it\x1b"}
+        text = render({"role": "agent", "name": "attic", "servers": [vps, other]}, 0.0)
+        self.assertEqual(
+            text,
+            "agent attic  pid -  up -  0 sessions  memory - of -\n"
+            "  server    state      rtt      streams  sent  received\n"
+            "  vps:8443  connected  12.3 ms  2        1 kB  2 MB\n"
+            "  b:1       away       -        -        -     -         b:1 refuses it\\x1b\n",
+        )
+
     def test_a_process_without_sessions(self) -> None:
         """Has its line."""
         self.assertEqual(
@@ -96,7 +110,7 @@ class RenderTests(SynchronousTestCase):
             self.assertEqual(duration(value), text)
 
     @settings(max_examples=100, deadline=None)
-    @given(st.dictionaries(st.sampled_from([*sorted(SNAPSHOT), "agents"]), junk))
+    @given(st.dictionaries(st.sampled_from([*sorted(SNAPSHOT), "agents", "servers", "name"]), junk))
     def test_any_snapshot_can_be_shown(self, snapshot: dict[str, Any]) -> None:
         """One of another version too; nothing of it controls the terminal."""
         text = render(snapshot, 0.0)
