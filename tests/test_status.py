@@ -1,6 +1,7 @@
 """The status port of each role, and agents that are drained, with real programs."""
 
 import json
+import re
 import socket
 import subprocess
 from collections.abc import Callable
@@ -104,6 +105,24 @@ class TestPages:
                 assert sock.recv(100).startswith(b"HTTP/1.1 400 ")
         assert curl(port, "/healthz").code == 200
         assert "Traceback" not in server.log and "evil" not in server.log
+
+
+class TestAgent:
+    def test_shown(self, workshop: Workshop) -> None:
+        """Its name and its servers: how it is connected, or why not."""
+        servers = [workshop.server() for _ in range(2)]
+        more = str(workshop.link_file(servers[1].agent_link))
+        agent = attic(workshop, servers[0], "--server", more)
+        for server in servers:
+            wait_agents(server, ("attic", "able"))
+        servers[1].terminate()
+        agent.wait_line("refuses connections")
+        runtime = str(agent.control_socket().parent.parent)
+        shown = workshop.command("status", XDG_RUNTIME_DIR=runtime).stdout.decode()
+        assert shown.startswith(f"agent attic  pid {agent.pid}"), shown
+        up, down = (f"{LOOPBACK}:{server.port}" for server in servers)
+        assert re.search(rf"^  {up} +connected +[0-9.]+ ms +0 +0 B +0 B$", shown, re.M), shown
+        assert re.search(rf"^  {down} +away .*refuses connections", shown, re.M), shown
 
 
 class TestUsers:
