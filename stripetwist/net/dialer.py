@@ -263,7 +263,7 @@ class Dialer(Service):
                     address=self.link.address,
                     reason=reason,
                 )
-                if code is Code.DRAINED:
+                if code is Code.DRAINED and self._agent is not None:
                     self._stay_away()
             self.on_change()
 
