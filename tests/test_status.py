@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +14,8 @@ from support import socks
 from support.flows import receive
 from support.ports import LOOPBACK, free_port
 from support.programs import program, run
-from support.targets import AnswerAfterEnd, Echo
-from support.waiting import wait_equal, wait_until
+from support.targets import AnswerAfterEnd, Echo, Target
+from support.waiting import wait_equal, wait_still, wait_until
 from support.workshop import BIN, Agent, Server, Workshop
 
 MIB = 1 << 20
@@ -152,6 +153,22 @@ class TestUsers:
         assert said.startswith("--status :8888 is open to other machines; say who may see it")
 
 
+class EndFirst(Target):
+    """Ends what it has to say at once, and reads only when it is told to."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.got = 0
+        super().__init__()
+
+    def serve(self, sock: socket.socket) -> None:
+        """See L{Target}."""
+        sock.shutdown(socket.SHUT_WR)
+        self.go.wait(30)
+        while data := sock.recv(65536):
+            self.got += len(data)
+
+
 class TestDrain:
     def drain(self, server: Server, name: str) -> subprocess.CompletedProcess[bytes]:
         """What C{stripetwist drain} says, beside that server."""
@@ -187,6 +204,23 @@ class TestDrain:
         wait_agents(server, ("barn", "able"))
         agent.wait_line("has drained this agent, which dials again in 10 minutes")
         assert agent.running and agent.snapshot()["sessions"] == []
+
+    def test_what_the_target_has_not_read(self, workshop: Workshop) -> None:
+        """It is waited for, though nothing is left of the stream at the server."""
+        proxy = free_port()
+        server = workshop.server(f"--socks={proxy}")
+        attic(workshop, server)
+        wait_agents(server, ("attic", "able"))
+        with EndFirst() as target, socks.connect(proxy, target.port) as sock:
+            sock.sendall(bytes(6 * MIB))
+            sock.shutdown(socket.SHUT_WR)
+            server.wait_streams(0)
+            assert self.drain(server, "attic").returncode == 0
+            wait_still(server.agents, 1, 5, "the agents")
+            assert server.agents() == [("attic", "draining")]
+            target.go.set()
+            wait_agents(server)
+            wait_equal(lambda: target.got, 6 * MIB, 5, "what the target got")
 
     def test_idle_and_unknown(self, workshop: Workshop) -> None:
         """An idle one goes at once, and is able again when it is started anew."""

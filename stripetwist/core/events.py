@@ -98,6 +98,7 @@ class PeerGoesAway:
     """The peer takes no new streams."""
 
     sentence: str
+    code: Code = Code.GOING_AWAY
 
 
 @dataclass(frozen=True, slots=True)

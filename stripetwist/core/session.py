@@ -382,12 +382,12 @@ class Session:
 
     # ---- the end
 
-    def go_away(self, sentence: str) -> None:
+    def go_away(self, sentence: str, code: Code = Code.GOING_AWAY) -> None:
         """Tell the peer to open no more streams; those it opens all the same are refused."""
         if not self._streams.leaving:
             self._streams.leaving = True
             text = frames.pack_text(sentence)
-            self._outbox.put(frames.pack_with(text, frames.GOAWAY, 0, Code.GOING_AWAY))
+            self._outbox.put(frames.pack_with(text, frames.GOAWAY, 0, code))
 
     def close(self, code: Code, reason: str) -> dict[int, bytes]:
         """
@@ -446,7 +446,8 @@ class Session:
 
     def _on_goaway(self, subflow: Subflow, frame: Frame, now: float) -> None:
         self._peer_leaves = True
-        self._events.append(events.PeerGoesAway(frames.parse_text(b"".join(frame[5]))))
+        sentence, code = frames.parse_text(b"".join(frame[5])), Code.of(frame[2])
+        self._events.append(events.PeerGoesAway(sentence, code))
 
     def _on_close(self, subflow: Subflow, frame: Frame, now: float) -> None:
         self.finish(Code.of(frame[2]), frames.parse_text(b"".join(frame[5])))

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol as Shape
 
 from twisted.application.service import Service
@@ -25,6 +26,9 @@ from stripetwist.net.path import Path
 from stripetwist.net.place import Place
 from stripetwist.net.strength import Strength
 from stripetwist.net.waiters import Waiters
+
+# Whether the last stream has been finished, where somebody waits for that.
+_LOOK_EVERY = 0.25
 
 
 class Resolves(Shape):
@@ -250,6 +254,7 @@ class Dialer(Service):
         self._membership = Membership(who.session_id, who.session_secret)
         self.driver = SessionDriver(session, self.ground, self._session_ended, self.link.address)
         self.driver.on_doubt = self._doubted
+        self.driver.on_drained = partial(self._finish, self.driver)
         self.strength.fresh_session()
         self.on_session(self.driver)
 
@@ -266,6 +271,13 @@ class Dialer(Service):
                 if code is Code.DRAINED and self._agent is not None:
                     self._stay_away()
             self.on_change()
+
+    def _finish(self, driver: SessionDriver) -> None:
+        """The server wants to do without us: tell it once nothing is left to be done."""
+        if driver.is_idle:
+            driver.go_away("nothing is left for the agent to do", Code.DRAINED)
+        elif self.driver is driver and self._stopped is None:
+            self._returning = self.clock.callLater(_LOOK_EVERY, self._finish, driver)
 
     def _stay_away(self) -> None:
         """The server wants to do without us: come back much later, should it live by then."""

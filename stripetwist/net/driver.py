@@ -60,6 +60,7 @@ class SessionDriver:
     @ivar connections: the living subflows.
     @ivar label: what logs call it.
     @ivar on_doubt: told of subflows that answer nothing, before they are given up.
+    @ivar on_drained: told when the peer goes away to have an agent drained.
     @ivar on_change: told when a subflow came or went, or the peer goes away.
     """
 
@@ -76,6 +77,7 @@ class SessionDriver:
         self.label = label
         self.connections: dict[int, Connection] = {}
         self.on_doubt: Callable[[int], None] = lambda subflow_id: None
+        self.on_drained: Callable[[], None] = lambda: None
         self.on_change: Callable[[], None] = lambda: None
         self.started = ground.clock.seconds()
         self._ground = ground
@@ -271,8 +273,10 @@ class SessionDriver:
                 self.on_doubt(subflow_id)
             case events.SubflowWarm(subflow_id):
                 self._smooth(subflow_id)
-            case events.PeerGoesAway(sentence):
+            case events.PeerGoesAway(sentence, code):
                 self.log.info("{label}: {sentence}", label=self.label, sentence=sentence)
+                if code is Code.DRAINED:
+                    self.on_drained()
                 self.on_change()
             case events.SessionClosed(code, reason):
                 self._over(code, reason)
@@ -321,9 +325,9 @@ class SessionDriver:
 
     # ---- the end
 
-    def go_away(self, sentence: str) -> None:
+    def go_away(self, sentence: str, code: Code = Code.GOING_AWAY) -> None:
         """Tell the peer to open no more streams."""
-        self.session.go_away(sentence)
+        self.session.go_away(sentence, code)
         self.turn()
 
     def close(self, code: Code, reason: str) -> None:

@@ -1,6 +1,7 @@
 """The agents of a server, each under a name that no other has."""
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -182,11 +183,16 @@ class Registry:
             worker.drained = True
             self.log.info("{name}: agent is drained and gets no streams", name=name)
             self.on_change()
-            self._see_off(worker)
+            worker.driver.on_drained = partial(self._see_off, worker)
+            worker.driver.go_away("the server drains this agent", Code.DRAINED)
         return worker
 
     def _see_off(self, worker: AgentWorker) -> None:
-        """End its session once nothing is left in it, and it can be told."""
+        """
+        End its session once nothing is left at this end, and it can be told.
+
+        It has said that nothing is left at its own, which nobody else can know.
+        """
         self._forget_look(worker)
         if worker.driver.is_idle and worker.driver.connections:
             worker.driver.close(Code.DRAINED, "it was drained")

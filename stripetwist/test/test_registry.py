@@ -42,6 +42,7 @@ class Visit:
         self.far = self._driver(False, case.ended)
         self.exit = Exit()
         self.near.serve(self.exit, "vps")
+        self.near.on_drained = lambda: self.near.go_away("nothing is left", Code.DRAINED)
         self.wires = Wire(case.clock, 1, self.near), Wire(case.clock, 1, self.far)
         self.wires[0].other, self.wires[1].other = self.wires[1], self.wires[0]
         self.near.attach(1, self.wires[0], 0.02, None)
