@@ -69,7 +69,9 @@ def _make(settings: ServerSettings, reactor: Any) -> IService:
     write_own_links(state.path, keys.keys(), link)
 
     instance = Instance(reactor, ground, state, "server", server.snapshot)
-    ways_in = WaysIn(reactor, ground, settings, server.witness, instance.connections)
+    # The other half is for sessions: strangers at these ports are not to keep them out.
+    most = instance.connections // 2
+    ways_in = WaysIn(reactor, ground, settings, server.witness, most)
     ways_in.open(server.listen_locally)
     for port in open_status(reactor, ground, settings, instance, server.complaint):
         server.note_own(port)

@@ -3,6 +3,7 @@
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -216,3 +217,24 @@ class TestServersOwn:
             assert socks.read_exactly(sock, 5) == b"hello"
         with pytest.raises(socks.ProxyClosedError):
             socks.ask(proxy, LOOPBACK, echo.port)
+
+
+def test_strangers_keep_no_session_out(workshop: Workshop, echo: Echo) -> None:
+    """At a server's own port there are no more of them than leave room for those who have a key."""
+    proxy = free_port()
+    words = ("--allow", "localhost", "--socks", str(proxy), "--exit", "server")
+    server = workshop.server(*words, style="few files")
+    with ExitStack() as stack:
+        taken = 0
+        for _ in range(100):
+            try:
+                stack.enter_context(socks.connect(proxy, echo.port))
+            except (OSError, AssertionError):
+                break
+            taken += 1
+        assert 50 < taken < 80
+        client = workshop.client(server)
+        client.wait_subflows(6)
+        sock = stack.enter_context(socks.connect(client.proxy, echo.port))
+        sock.sendall(b"hello")
+        assert sock.recv(5) == b"hello"

@@ -22,6 +22,13 @@ CENSUS = Path(__file__).with_name("census.py")
 STYLES = {
     "twistd": lambda role: [str(BIN / "twistd"), "-n", "--pidfile=", f"stripe-{role}"],
     "console": lambda role: [str(BIN / "stripetwist"), role],
+    "few files": lambda role: [
+        "sh",
+        "-c",
+        'ulimit -n 200; exec "$@"',
+        "sh",
+        *STYLES["twistd"](role),
+    ],
     "census": lambda role: [sys.executable, str(CENSUS), f"stripe-{role}"],
 }
 
