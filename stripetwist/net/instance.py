@@ -24,7 +24,6 @@ from stripetwist.net.drain import Drain
 from stripetwist.net.files import StartupError
 from stripetwist.net.ground import Ground, Store
 from stripetwist.net.state import StateDirectory, forbid_core_dumps
-from stripetwist.net.status import StatusFactory, StatusPort
 from stripetwist.net.users import Users
 
 AUTO, SYSTEM = "auto", "system"
@@ -121,6 +120,9 @@ class Instance(MultiService):
         @param complaint: why the role cannot do its job; empty if it can.
         @raise StartupError: the port is taken, or not for us.
         """
+        # HTTP brings some 3 MiB along, which who wants no such port need not have.
+        from stripetwist.net.status import StatusFactory, StatusPort
+
         factory = StatusFactory(self._ground.clock, self.snapshot, complaint, users)
         status = StatusPort(self._reactor, address, factory)
         status.setServiceParent(self)

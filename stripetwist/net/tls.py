@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,7 +16,6 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from stripetwist.core.errors import StripetwistError, UsageViolation, printable
@@ -31,8 +29,6 @@ EXPORTER_LABEL = b"EXPORTER-stripetwist-v1"
 EXPORTER_SIZE = 32
 SNI_SUFFIX = ".session.stripetwist"
 LABEL_BYTES = 10
-# Room for what records add to a batch.
-_SEALS = 1024
 
 
 class PeerRejected(StripetwistError):
@@ -157,38 +153,6 @@ class ClientCreator:
         return connection
 
 
-class BatchTLS(TLSMemoryBIOProtocol):
-    """
-    TLS that takes a batch through OpenSSL at one go, and writes it below as one piece.
-
-    Twisted's own cuts it into records itself, and copies each three times.
-    """
-
-    transport: Any
-
-    def _write(self, data: bytes) -> None:
-        if self._lostTLSConnection or self._appSendBuffer or not self._handshakeDone:
-            super()._write(data)
-            return
-        if not data:
-            return
-        most = len(data) + _SEALS
-        try:
-            self._tlsConnection.sendall(data)
-            sealed = self._tlsConnection.bio_read(most)
-        except SSL.WantReadError:
-            # TLS 1.3 never has to hear something first: this is no state to go on from.
-            self.abortConnection()
-            return
-        except SSL.Error:
-            self._tlsShutdownFinished(Failure())
-            return
-        self.transport.write(sealed)
-        if len(sealed) == most:
-            # OpenSSL had something to say of its own before.
-            self._flushSendBIO()
-
-
 class TLSFactory(TLSMemoryBIOFactory):
     """
     Puts TLS around the protocols of another factory.
@@ -197,7 +161,7 @@ class TLSFactory(TLSMemoryBIOFactory):
     reactor turn, and copies each for it.
     """
 
-    protocol: type[TLSMemoryBIOProtocol] = BatchTLS
+    protocol: type[TLSMemoryBIOProtocol] = TLSMemoryBIOProtocol
 
     def __init__(
         self,

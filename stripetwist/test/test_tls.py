@@ -410,34 +410,6 @@ class FactoryTests(TLSTestCase):
         below.write = pieces.append
         return pieces
 
-    def test_a_batch_is_one_piece(self) -> None:
-        """However many records it makes, what is below gets it at once."""
-        pair = connected(ClientCreator(self.link, LABEL), self.certificate, self.link)
-        pieces = self.pieces_of(pair.client)
-        pair.client.transport.write(bytes(65_536))
-        self.assertEqual([len(piece) // 1024 for piece in pieces], [64])
-        pair.server.transport.dataReceived(pieces[0])
-        self.assertEqual(pair.server.received[-65_536:], bytes(65_536))
-
-    def test_nothing_is_lost_before_it(self) -> None:
-        """What OpenSSL had to say of its own leaves with the batch."""
-        pair = connected(ClientCreator(self.link, LABEL), self.certificate, self.link)
-        pieces = self.pieces_of(pair.client)
-        pair.client.transport.getHandle().sendall(b"y" * 4000)
-        pair.client.transport.write(b"z" * 1000)
-        pair.server.transport.dataReceived(b"".join(pieces))
-        self.assertEqual(pair.server.received[-5000:], b"y" * 4000 + b"z" * 1000)
-
-    def test_a_connection_that_has_failed_takes_nothing(self) -> None:
-        """What OpenSSL makes of a write to it ends the connection; nobody is hurt."""
-        pair = connected(ClientCreator(self.link, LABEL), self.certificate, self.link)
-        pair.client.transport.write(b"")
-        below: Any = pair.client.transport.transport
-        self.assertFalse(below.disconnecting)
-        pair.client.transport.getHandle().shutdown()
-        pair.client.transport.write(b"too late")
-        self.assertTrue(below.disconnecting)
-
     def test_declined(self) -> None:
         """A factory that declines a connection has it declined."""
         factory = TLSFactory(ServerCreator(self.certificate), PeerFactory(None), Clock())
