@@ -136,18 +136,26 @@ class Target:
         return cls(host, port), end
 
 
+# The target of an association whose datagrams each name their own.
+ANYWHERE = Target(IPv4Address(0), 0)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
     """
     What a front, a forward or a peer asks an opener for.
 
-    @ivar target: where to.
+    @ivar target: where to; of an association L{ANYWHERE} if each datagram says so itself.
     @ivar kind: as what.
     @ivar exit: which exit is to reach it, by name; empty for the opener's own.
     @ivar key_id: the key of the peer that asks; empty for a local user.
+    @ivar bind: of an association, where its far end is to be bound; C{None} for anywhere.
+    @ivar copies: of an association, on how many paths each datagram is to travel.
     """
 
     target: Target
     kind: Kind = Kind.TCP
     exit: str = ""
     key_id: str = ""
+    bind: Target | None = None
+    copies: int = 1

@@ -1,0 +1,58 @@
+"""Carried UDP flows: the seam between what takes datagrams in and what lets them out."""
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from stripetwist.core.errors import Code
+from stripetwist.core.target import OpenRequest, Target
+
+
+class Receiver(Protocol):
+    """Who gets what comes out of an association."""
+
+    def datagram_came(self, payload: bytes, peer: Target | None) -> None:
+        """
+        One datagram.
+
+        @param peer: who sent it; C{None} for the association's one target.
+        """
+
+    def association_lost(self, code: Code | None) -> None:
+        """
+        Nothing more comes or goes; told once, and not after C{close}.
+
+        @param code: why; C{None} if the other side has closed it in order.
+        """
+
+
+class Association(Protocol):
+    """
+    One carried UDP flow.
+
+    @ivar receiver: who gets what comes; while there is nobody it is dropped.
+    """
+
+    receiver: Receiver | None
+
+    def send(self, payload: bytes, peer: Target | None) -> None:
+        """
+        Have a datagram carried, or dropped; never blocks, and keeps no promise.
+
+        @param peer: where it is to go; C{None} for the association's one target.
+        """
+
+    def close(self) -> None:
+        """End it."""
+
+
+class Associator(Protocol):
+    """Makes associations for a front, a forward or a peer."""
+
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """
+        Make one.
+
+        @return: fires once the far end is bound.  Fails with
+            L{stripetwist.core.errors.OpenRefused}.  Cancelling it cancels the question.
+        """
