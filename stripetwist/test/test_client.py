@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from stripetwist.core.address import Address
 from stripetwist.core.policy import Policy
-from stripetwist.core.way import Way
+from stripetwist.core.way import Via, Way
 from stripetwist.net import sockets
 from stripetwist.net.client import Client
 from stripetwist.net.files import StartupError
@@ -166,7 +166,7 @@ class SayTests(ClientTestCase):
 
     def test_paths(self) -> None:
         """Those that the user has chosen, and whether the direct one is among them."""
-        relay = Way("192.0.2.9")
+        relay = Way("192.0.2.9", via=Via.RELAY)
         lines = " ".join(self.start([Way(bind="10.0.0.2"), relay]))
         self.assertIn("  path        direct,bind=10.0.0.2, 2 of 2 subflows", lines)
         self.assertIn("  path        tcp://192.0.2.9, 1 of 1 subflows", lines)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from stripetwist.core.config import KIB
-from stripetwist.core.way import Way
+from stripetwist.core.way import Via, Way
 from stripetwist.net import sockets
 from stripetwist.net.dialer import Dialer
 from stripetwist.test.link_case import PORT, WEB, LinkTestCase
@@ -286,7 +286,11 @@ class WayTests(PathTestCase):
         """A relay's host and port; the link's where the path says nothing."""
         self.serve()
         self.network.ports[443] = self.network.ports[PORT]
-        ways = [Way(), Way("relay.example", 443), Way("198.51.100.7", bind="10.0.0.2")]
+        ways = [
+            Way(),
+            Way("relay.example", 443, via=Via.RELAY),
+            Way("198.51.100.7", bind="10.0.0.2", via=Via.RELAY),
+        ]
         self.names.table["relay.example"] = ["198.51.100.1"]
         dialer = self.dial(ways=ways)
         self.network.run(1)
@@ -307,7 +311,7 @@ class WayTests(PathTestCase):
 
     def test_sentences_name_the_relay(self) -> None:
         """Whoever reads them must know what to look after."""
-        self.dial(ways=[Way("198.51.100.7", 443)])
+        self.dial(ways=[Way("198.51.100.7", 443, via=Via.RELAY)])
         lines = self.logged(lambda: self.network.run(1))
         self.assertIn("192.0.2.1:8443 by tcp://198.51.100.7:443 refuses", " ".join(lines))
 
