@@ -42,6 +42,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--against", default="", help="the peer that ratios are to")
     parser.add_argument("--streams", type=int, default=10_000, help="that are idle (10000)")
     parser.add_argument("--rest", type=float, default=330.0, help="seconds before a day counts")
+    parser.add_argument(
+        "--prewarm", default="auto", help="stripetwist's filler: auto,off,SIZE (auto)"
+    )
     parser.add_argument("--out", default="", help="append the rows to this file, as JSON lines")
     return parser.parse_args()
 
@@ -108,7 +111,12 @@ def run(asked: argparse.Namespace) -> None:
             stack.enter_context(congestion.allowed(choice))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stw-")))
         settings = Settings(
-            compile_emulator(folder), choices[0], asked.seconds, asked.streams, asked.rest
+            compile_emulator(folder),
+            choices[0],
+            asked.seconds,
+            asked.streams,
+            asked.rest,
+            asked.prewarm,
         )
         where = report.surroundings(", ".join(map(_read_back, choices)))
         report.keep(asked.out, {"table": asked.table, **where})

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from bench import flows
+from bench import datagrams, flows
 from bench.crowd import Crowd, raise_descriptors
 from bench.flows import Address
 
@@ -100,15 +100,31 @@ def hold(target: Address, proxy: Address | None, at_once: int, count: int) -> Re
     return {"done": crowd.done, "failed": crowd.failed, "why": crowd.why, "seconds": took}
 
 
+def udp(
+    target: Address, proxy: Address | None, to: Address, rate: float, size: int, seconds: float
+) -> Result:
+    """Numbered datagrams, counted by who gets them."""
+    _wait_for_go()
+    return {"sent": datagrams.send(to, rate, size, seconds)}
+
+
 _held: list[Crowd] = []
-LOADS = {"probe": probe, "bulk": bulk, "short": short, "rate": rate, "hold": hold}
+LOADS = {
+    "probe": probe,
+    "bulk": bulk,
+    "short": short,
+    "rate": rate,
+    "hold": hold,
+    "datagrams": udp,
+}
 
 
 def main() -> None:
     """Do what the command line says."""
     words = json.loads(sys.argv[1])
-    for name in ("target", "proxy"):
-        words[name] = words[name] and tuple(words[name])
+    for name in ("target", "proxy", "to"):
+        if words.get(name):
+            words[name] = tuple(words[name])
     try:
         result = LOADS[words.pop("load")](**words)
     except OSError as error:

@@ -15,6 +15,8 @@ from bench.places import BenchError
 
 PROXY_PORT = 1080
 SERVER_PORT = 8443
+UDP_PORT = 7001
+NEAR_UDP_PORT = 7002
 _PATIENCE = 20.0
 
 Process = subprocess.Popen[str]
@@ -26,10 +28,12 @@ class Running:
     A peer that has been started.
 
     @ivar proxy: the SOCKS5 port to use at the near end; C{None}: connect to the target.
+    @ivar udp: where datagrams for the target go; C{None}: to the target.
     @ivar processes: its processes, C{client} and C{server}, as far as it has these.
     """
 
     proxy: Address | None = None
+    udp: Address | None = None
     mptcp: bool = False
     processes: dict[str, Process] = field(default_factory=dict)
 
@@ -47,12 +51,16 @@ class Peer:
     @ivar start: starts it, given itself, the lab and a folder for its files.
     @ivar programs: what has to be installed, each with where it comes from.
     @ivar subflows: over how many connections it stripes, where it does; a number, or auto.
+    @ivar udp_copies: how often it sends each datagram; 0 if it is not to carry any.
+    @ivar prewarm: how much filler it sends, where it does.
     """
 
     name: str
     start: Callable[["Peer", Lab, Path], Running]
     programs: tuple[tuple[str, str], ...] = ()
     subflows: str = ""
+    udp_copies: int = 0
+    prewarm: str = "auto"
 
     @property
     def label(self) -> str:
@@ -160,11 +168,33 @@ def _start_stripetwist(peer: Peer, lab: Lab, folder: Path) -> Running:
     link = folder / "far" / "server" / "client.link"
     client_command = [*command, "client", *fixed, str(folder / "near"), "--server", str(link)]
     client_command += ["--socks", str(PROXY_PORT), "--subflows", peer.subflows]
+    client_command += ["--prewarm", peer.prewarm]
     for number in range(len(lab.lines) if len(lab.lines) > 1 else 0):
         way = f"tcp://{lab.far_address(number)}:{SERVER_PORT},bind={lab.near_address(number)}"
         client_command += ["--path", way]
+    udp = None
+    if peer.udp_copies:
+        udp = ("127.0.0.1", NEAR_UDP_PORT)
+        client_command += ["--udp", f"{NEAR_UDP_PORT}={lab.far_address()}:{UDP_PORT}"]
+        client_command += ["--udp-copies", str(peer.udp_copies)]
     client = _launch(lab, "client", client_command, folder)
-    return Running(("127.0.0.1", PROXY_PORT), processes={"client": client, "server": server})
+    proxy = ("127.0.0.1", PROXY_PORT)
+    return Running(proxy, udp, processes={"client": client, "server": server})
+
+
+def _start_tunnel(peer: Peer, lab: Lab, folder: Path) -> Running:
+    """One connection on each link, dropped datagrams where all are busy."""
+    command = [sys.executable, "-m", "bench.tunnel"]
+    target = f"{lab.far_address()}:{UDP_PORT}"
+    server = _launch(lab, "server", [*command, "far", str(SERVER_PORT), target], folder)
+    _wait_listening(server, SERVER_PORT, folder / "server.log")
+    ways = [
+        f"{lab.near_address(number)}={lab.far_address(number)}:{SERVER_PORT}"
+        for number in range(len(lab.lines))
+    ]
+    client = _launch(lab, "client", [*command, "near", str(NEAR_UDP_PORT), *ways], folder)
+    udp = ("127.0.0.1", NEAR_UDP_PORT)
+    return Running(udp=udp, processes={"client": client, "server": server})
 
 
 def _launch(lab: Lab, role: str, command: list[str], folder: Path) -> Process:
@@ -208,6 +238,9 @@ PEERS = {
             ),
         ),
         Peer("stripetwist", _start_stripetwist, subflows="1"),
+        Peer("stripetwist --udp", _start_stripetwist, subflows="1", udp_copies=1),
+        Peer("stripetwist --udp-copies 2", _start_stripetwist, subflows="1", udp_copies=2),
+        Peer("tunnel", _start_tunnel),
     )
 }
 

@@ -6,14 +6,14 @@ import subprocess
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bench import usage
 from bench.flows import BIN
 from bench.links import Counters, Lab, Line
-from bench.peers import Peer, Running, find
+from bench.peers import UDP_PORT, Peer, Running, find
 from bench.places import BenchError, end
 
 TARGET_PORT = 7000
@@ -37,6 +37,7 @@ class Settings:
     seconds: float = 8.0
     streams: int = 10_000
     rest: float = 330.0
+    prewarm: str = "auto"
 
 
 class Load:
@@ -81,8 +82,11 @@ class Stage:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stw-")))
             self.lab = Lab(settings.emulator, lines, settings.congestion, seed)
             stack.callback(self.lab.close)
-            self.running: Running = peer.start(peer, self.lab, self._folder)
-            if peer.name != "iperf3":
+            chosen = replace(peer, prewarm=settings.prewarm)
+            self.running: Running = peer.start(chosen, self.lab, self._folder)
+            if self.running.udp:
+                time.sleep(SETTLE)
+            elif peer.name != "iperf3":
                 self._start_target()
                 self._probe()
             self._stack = stack.pop_all()
@@ -172,6 +176,37 @@ class Stage:
             if at < len(counts):
                 counts[at] += interval["sum"]["bytes"]
         return {"counts": counts, "carried": []}
+
+    def datagrams(self, rate: float, size: int, faults: dict[int, tuple[float, float]]) -> Result:
+        """
+        Numbered datagrams, at a rate, for as long as was chosen.
+
+        @param faults: from when to when a link is a black hole; none is at the end.
+        """
+        seconds, host = self.settings.seconds, self.lab.far_address()
+        sink = self.lab.far.python("bench.datagrams", host, str(UDP_PORT))
+        assert sink.stdout is not None
+        sink.stdout.readline()
+        to = self.running.udp or (host, UDP_PORT)
+        load = self.load("datagrams", to=to, rate=rate, size=size, seconds=seconds)
+        load.go()
+        start = time.monotonic()
+        moments = sorted(
+            (at, link, dark)
+            for link, span in faults.items()
+            for at, dark in zip(span, (1.0, 0.0), strict=True)
+            if link < len(self.lab.links)
+        )
+        for at, link, dark in moments:
+            time.sleep(max(0.0, start + min(at, seconds) - time.monotonic()))
+            self.lab.links[link].set("blackhole", dark)
+        sent = load.result()["sent"]
+        load.close()
+        if not select.select([sink.stdout], [], [], _PATIENCE)[0]:
+            raise BenchError("the last datagram has not come: the peer carries nothing")
+        seen = json.loads(sink.stdout.readline())
+        end(sink)
+        return {"sent": sent, **seen}
 
     def counters(self) -> list[Counters]:
         """Of each link."""

@@ -14,6 +14,9 @@ AFTER = 2.0
 AT_ONCE = 64
 WATCH = 120.0
 DAY = 86400.0
+NEVER = float("inf")
+# What a datagram of WireGuard's takes.
+SIZE = 1400
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,24 @@ def measure_idle(stage: Stage, case: Case) -> Iterator[Result]:
     yield {"held": held["done"], "failed": held["failed"], **each, **goodput}
 
 
+def measure_datagrams(stage: Stage, case: Case) -> Iterator[Result]:
+    """50 Mbit/s and 50 a second; the first link goes dark for good, the second for a second."""
+    seconds = stage.settings.seconds
+    faults = {0: (seconds / 4, NEVER), 1: (seconds / 2, seconds / 2 + 1)}
+    for part, rate in (("50 Mbit/s", 50e6 / 8 / SIZE), ("50 a second", 50.0)):
+        for link in stage.lab.links:
+            link.set("blackhole", 0.0)
+        time.sleep(2)
+        seen = stage.datagrams(rate, SIZE, faults)
+        yield {
+            "part": part,
+            "delivered": 100 * seen["came"] / seen["sent"],
+            "doubles": 100 * seen["doubles"] / seen["sent"],
+            "overtaken": 100 * seen["overtaken"] / seen["sent"],
+            **{key: 1e3 * seen[key] for key in ("median", "late", "latest", "gap")},
+        }
+
+
 def measure_rest(stage: Stage, case: Case) -> Iterator[Result]:
     """Bytes on the links of a peer that nobody uses, scaled to a day."""
     time.sleep(stage.settings.rest)
@@ -205,6 +226,8 @@ P4 = Line(500, 20, 0.01)
 P5 = Line(20, 100, 2)
 SMALL = Line(20, 10)
 FAST, SLOW = Line(50, 10), Line(20, 40)
+NEAR, FAR = Line(100, 5), Line(10, 150)
+MIDDLE = Line(30, 20)
 
 
 def _both_ways(**lines: Line) -> tuple[Case, ...]:
@@ -238,7 +261,12 @@ TABLES = {
     ),
     "short": Table(
         "ms until the target has answered, each after 5 idle seconds",
-        (Case("P1", (P1,)), Case("P1, queue 1/4", (replace(P1, queue=0.25),))),
+        (
+            Case("P1", (P1,)),
+            Case("P1, queue 1/4", (replace(P1, queue=0.25),)),
+            Case("50+20", (FAST, SLOW)),
+            Case("100+10 far", (NEAR, FAR)),
+        ),
         _PROXIES,
         measure_short,
         (("answer", "ms"), ("whole", "ms with CONNECT")),
@@ -313,6 +341,23 @@ TABLES = {
         ),
         "beside",
         "ssh",
+    ),
+    "datagrams": Table(
+        "numbered datagrams over three links; one goes dark, and later another for a second",
+        (Case("three", (MIDDLE, MIDDLE, MIDDLE)),),
+        ("direct", "tunnel", "stripetwist --udp", "stripetwist --udp-copies 2"),
+        measure_datagrams,
+        (
+            ("delivered", "% delivered"),
+            ("doubles", "% twice"),
+            ("overtaken", "% overtaken"),
+            ("median", "ms, median"),
+            ("late", "99 %"),
+            ("latest", "latest"),
+            ("gap", "longest gap"),
+        ),
+        "delivered",
+        "tunnel",
     ),
     "rest": Table(
         "bytes on the link in a day without a stream",
