@@ -43,7 +43,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--streams", type=int, default=10_000, help="that are idle (10000)")
     parser.add_argument("--rest", type=float, default=330.0, help="seconds before a day counts")
     parser.add_argument(
-        "--prewarm", default="auto", help="stripetwist's filler: auto,off,SIZE (auto)"
+        "--prewarm", default="auto", help="filler: auto, off or SIZE (auto)"
     )
     parser.add_argument("--out", default="", help="append the rows to this file, as JSON lines")
     return parser.parse_args()
