@@ -7,7 +7,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from stripetwist.core import events
 from stripetwist.core.config import KIB, MIB, Limits, PeerLimits
@@ -56,6 +56,7 @@ class Pipe:
     @ivar delay: seconds one way.
     @ivar slice: bytes come out in pieces of at most this.
     @ivar lowat: bytes still unsent when it asks for more, as with TCP_NOTSENT_LOWAT.
+    @ivar window: how many bytes may be on the way unacknowledged; grows as in slow start.
     @ivar back: the other direction of the connection.
     @ivar carried: bytes delivered.
     @ivar swallowing: what arrives is acknowledged by the other kernel, and goes nowhere: so
@@ -69,6 +70,7 @@ class Pipe:
         self.delay = delay
         self.slice = 16 * KIB
         self.lowat = 4 * KIB
+        self.window = math.inf
         self.back = self
         self.carried = 0
         self.swallowing = False
@@ -77,6 +79,8 @@ class Pipe:
         self.drained: Callable[[], None] = lambda: None
         self._busy_until = 0.0
         self._flying: deque[bytes] = deque()
+        self._unsent: deque[int] = deque()
+        self._on_the_way = 0
         self._due = 0
         self._stalled = False
         self._stalled_at = 0.0
@@ -114,9 +118,25 @@ class Pipe:
         for at in range(0, len(data), self.slice):
             piece = data[at : at + self.slice]
             self._flying.append(piece)
-            self._busy_until = max(self._heap.now, self._busy_until) + len(piece) / self.rate
+            self._unsent.append(len(piece))
+        self._send()
+
+    def _send(self) -> None:
+        while self._unsent and self._on_the_way < self.window:
+            size = self._unsent.popleft()
+            self._busy_until = max(self._heap.now, self._busy_until) + size / self.rate
             self._heap.at(self._busy_until + self.delay, self._arrive)
-        self._heap.at(self._busy_until - self.lowat / self.rate, self._drain)
+            if self.window < math.inf:
+                self._on_the_way += size
+                self._heap.at(self._busy_until + 2 * self.delay, partial(self._acked, size))
+        if sum(self._unsent) <= self.lowat:
+            self._heap.at(self._busy_until - self.lowat / self.rate, self._drain)
+
+    def _acked(self, size: int) -> None:
+        self._on_the_way -= size
+        # A queue as long as the line holds no more.
+        self.window = min(self.window + size, max(self.window, 4 * self.rate * self.delay))
+        self._send()
 
     def _drain(self) -> None:
         if not self.closed and not self._stalled:

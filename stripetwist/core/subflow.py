@@ -1,6 +1,7 @@
 """One TLS connection of a session, as the core sees it."""
 
 from enum import Enum
+from math import log2
 from typing import TYPE_CHECKING
 
 from stripetwist.core import frames
@@ -146,7 +147,13 @@ class Subflow:
     def window(self) -> float:
         """About what it has under way when it is busy: what TCP starts with, and has grown to."""
         grown = max(0, self.ledger.acked - self.cold_from)
-        return INITIAL_WINDOW + min(grown, self.rate * (self.rtt.minimum or 0.0))
+        known = self.rate * (self.rtt.minimum or 0.0)
+        return INITIAL_WINDOW + (min(grown, known) if self.rate else grown)
+
+    @property
+    def rounds_more(self) -> float:
+        """For how many round trips a batch more would wait for TCP's window to double."""
+        return max(0.0, log2((self.ledger.in_flight + self.batch) / self.window))
 
     def put_control(self, control: "Control", out: list[bytes], now: float) -> None:
         """Put a control frame into a batch."""

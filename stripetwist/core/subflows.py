@@ -240,9 +240,11 @@ class Subflows:
             return True
         least = min(s.rtt.minimum or NEVER for s in faster)
         later = (mine - least) / 2
+        if subflow.rate:
+            later += subflow.batch / subflow.rate
+        else:
+            later += mine * subflow.rounds_more
         if all(s.rate for s in faster):
-            if subflow.rate:
-                later += subflow.batch / subflow.rate
             return self._outbox.has_much(later * sum(s.rate for s in faster))
         doublings = later / least
         return doublings < _MOST_DOUBLINGS and self._outbox.has_much(

@@ -42,9 +42,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--against", default="", help="the peer that ratios are to")
     parser.add_argument("--streams", type=int, default=10_000, help="that are idle (10000)")
     parser.add_argument("--rest", type=float, default=330.0, help="seconds before a day counts")
-    parser.add_argument(
-        "--prewarm", default="auto", help="filler: auto, off or SIZE (auto)"
-    )
+    parser.add_argument("--prewarm", default="auto", help="filler: auto, off or SIZE (auto)")
     parser.add_argument("--out", default="", help="append the rows to this file, as JSON lines")
     return parser.parse_args()
 
