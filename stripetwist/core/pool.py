@@ -38,6 +38,9 @@ class Worker(Protocol):
     def is_able(self) -> bool:
         """Whether it has a living subflow and takes new streams."""
 
+    def has_room_for(self, key_id: str) -> bool:
+        """Whether it takes one more stream, of that key."""
+
     def open(self, request: OpenRequest) -> Any:
         """Have it reach a target, as an opener does."""
 
@@ -102,12 +105,6 @@ class _Place:
         return self.out_until > -inf
 
     @property
-    def is_free(self) -> bool:
-        """Whether it takes one more stream."""
-        worker = self.worker
-        return worker.is_able and (not worker.capacity or worker.active < worker.capacity)
-
-    @property
     def load(self) -> tuple[float, int]:
         """Who has the least is next: by streams for its weight, then by turns."""
         return (self.worker.active + 1) / self.worker.weight, self.turn
@@ -139,20 +136,27 @@ class Roster:
         """All of them, able or not."""
         return list(self._workers())
 
-    def has(self, selector: Selector, now: float, tried: Sequence[Worker] = ()) -> bool:
+    def has(
+        self, selector: Selector, now: float, tried: Sequence[Worker] = (), key_id: str = ""
+    ) -> bool:
         """Whether one of those that are meant, and are not counted out, takes a stream."""
-        return any(one.out_until <= now for one in self._free(selector, tried))
+        return any(one.out_until <= now for one in self._free(selector, tried, key_id))
 
     def choose(
-        self, selector: Selector, now: float, tried: Sequence[Worker] = (), at_worst: bool = False
+        self,
+        selector: Selector,
+        now: float,
+        tried: Sequence[Worker] = (),
+        key_id: str = "",
+        at_worst: bool = False,
     ) -> Worker | None:
         """
-        The next of those that are meant; C{None} if none of them takes a stream.
+        The next of those that are meant; C{None} if none of them takes a stream of that key.
 
         @param tried: those that are not wanted any more.
         @param at_worst: take one that is counted out rather than none.
         """
-        free = self._free(selector, tried)
+        free = self._free(selector, tried, key_id)
         sound = [one for one in free if one.out_until <= now]
         best = min(sound or (free if at_worst else []), key=lambda one: one.load, default=None)
         if best is None:
@@ -187,13 +191,14 @@ class Roster:
         place = self._places.get(id(worker))
         return place is not None and place.worker is worker and place.is_out
 
-    def _free(self, selector: Selector, tried: Sequence[Worker]) -> list[_Place]:
-        """The places of those that are meant and take a stream."""
+    def _free(self, selector: Selector, tried: Sequence[Worker], key_id: str) -> list[_Place]:
+        """The places of those that are meant and take a stream of that key."""
         return [
             one
             for one in self._living()
             if selector.fits(one.worker)
-            and one.is_free
+            and one.worker.is_able
+            and one.worker.has_room_for(key_id)
             and not any(one.worker is other for other in tried)
         ]
 

@@ -190,6 +190,13 @@ class SessionDriver:
         """How many streams there are, and are being opened by us."""
         return self._streams.active
 
+    def has_room_for(self, key_id: str, most: int) -> bool:
+        """Whether a key may open one more, of so many for all; see L{Tally}."""
+        streams, limits = self._streams, self._ground.limits
+        most = min(most or limits.max_streams, limits.max_streams)
+        is_left = streams.held.has_room(key_id, most)
+        return is_left and streams.opening.has_room(key_id, limits.max_opening)
+
     def ask(self) -> None:
         """Have the peer give a sign of life; the session's C{last_heard} will tell."""
         self.session.ask(self._clock.seconds())

@@ -54,7 +54,7 @@ class _Ask:
 
     def _look(self) -> None:
         pool = self._pool
-        if self._is_hopeless() and pool.has_more(self._tried):
+        if self._is_hopeless() and pool.has_more(self._tried, self._request.key_id):
             self._left = True
             left = self._since + pool.limits.open_total - pool.clock.seconds()
             self._timer = pool.clock.callLater(max(0.0, left), self._give_up)
@@ -129,37 +129,43 @@ class Pool:
         while (
             len(tried) < _MOST_TRIES
             and self.clock.seconds() < until
-            and (worker := self._next(tried)) is not None
+            and (worker := self._next(tried, request.key_id)) is not None
         ):
             tried.append(worker)
             try:
                 return await _Ask(self, worker, request, tried).answer
             except OpenRefused as error:
                 refusal = error
-        if self._falls_back():
+        if self._falls_back(request.key_id):
             return await self._fallback.open(request)  # type: ignore[union-attr]
         raise refusal or self._nobody(request)
 
-    def _next(self, tried: Sequence[Worker]) -> Worker | None:
+    def _next(self, tried: Sequence[Worker], key_id: str) -> Worker | None:
         # Before nobody is asked, somebody is who may not answer.
         at_worst = self._fallback is None and not tried
-        return self.roster.choose(self._selector, self.clock.seconds(), tried, at_worst)
+        now = self.clock.seconds()
+        return self.roster.choose(self._selector, now, tried, key_id, at_worst)
 
-    def has_more(self, tried: Sequence[Worker]) -> bool:
+    def has_more(self, tried: Sequence[Worker], key_id: str) -> bool:
         """Whether there is somebody to ask beside those."""
         now = self.clock.seconds()
-        return self.roster.has(self._selector, now, tried) or self._falls_back()
+        return self.roster.has(self._selector, now, tried, key_id) or self._falls_back(key_id)
 
-    def _falls_back(self) -> bool:
+    def _falls_back(self, key_id: str) -> bool:
         """Whether it is for the fallback to reach targets."""
         now = self.clock.seconds()
-        return self._fallback is not None and not self.roster.has(self._selector, now)
+        is_there = self._fallback is not None
+        return is_there and not self.roster.has(self._selector, now, key_id=key_id)
 
     def _nobody(self, request: OpenRequest) -> OpenRefused:
         """Why nobody was asked."""
         fitting = [one for one in self.roster.living() if self._selector.fits(one)]
         where = f"{shown(request.target)} is refused: "
-        if any(one.is_able for one in fitting):
+        able = [one for one in fitting if one.is_able]
+        if request.key_id and any(one.has_room_for("") for one in able):
+            why = f"this key has its share of the streams that exit {self._selector} takes"
+            return OpenRefused(Code.OVERLOAD, f"{where}{why}; end some, or try again")
+        if able:
             why = f"the agents of exit {self._selector} have as many streams as they take"
             return OpenRefused(Code.OVERLOAD, f"{where}{why}; try again")
         why = f"no agent is there for exit {self._selector}"

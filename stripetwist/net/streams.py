@@ -14,6 +14,7 @@ from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
 from stripetwist.net.relay import Parked
 from stripetwist.net.serving import Serving
+from stripetwist.net.tally import Tally
 from stripetwist.net.transport import StreamTransport
 
 
@@ -26,10 +27,13 @@ class SessionStreams:
     take its turn.
 
     @ivar label: what sentences and logs call the peer.
+    @ivar held: whose those are that we have opened, or are opening.
+    @ivar opening: whose the latter are.
     """
 
     def __init__(self, session: Session, turn: Callable[[], None], label: str) -> None:
         self.label = label
+        self.held, self.opening = Tally(), Tally()
         self._session = session
         self._turn = turn
         self._transports: dict[int, StreamTransport] = {}
@@ -62,12 +66,19 @@ class SessionStreams:
             return fail(refused)
         opening: Deferred[ITransport] = Deferred(lambda _: self._cancel_open(stream_id))
         self._opening[stream_id] = opening
+        self.held.add(stream_id, request.key_id)
+        self.opening.add(stream_id, request.key_id)
         self._turn()
         return opening
 
     def _cancel_open(self, stream_id: int) -> None:
-        self._opening.pop(stream_id, None)
+        self._answered(stream_id)
         self.reset(stream_id, Code.CANCELLED)
+
+    def _answered(self, stream_id: int) -> "Deferred[ITransport] | None":
+        """Nobody waits for an answer any more; who did, if anybody."""
+        self.opening.discard(stream_id)
+        return self._opening.pop(stream_id, None)
 
     def accept(self, stream_id: int) -> ITransport:
         """See L{Asker.accept<stripetwist.net.serving.Asker.accept>}."""
@@ -108,6 +119,7 @@ class SessionStreams:
     def reset(self, stream_id: int, code: Code) -> None:
         """See L{StreamOwner.reset<stripetwist.net.transport.StreamOwner.reset>}."""
         self._transports.pop(stream_id, None)
+        self.held.discard(stream_id)
         self._session.reset(stream_id, code)
         self._turn()
 
@@ -160,7 +172,7 @@ class SessionStreams:
             case events.StreamOpened(stream_id, request):
                 self._asked(stream_id, request)
             case events.StreamAccepted(stream_id):
-                if (opening := self._opening.pop(stream_id, None)) is not None:
+                if (opening := self._answered(stream_id)) is not None:
                     opening.callback(self._parked(stream_id))
             case events.StreamRefused(stream_id, code, sentence):
                 self._refused(stream_id, code, sentence)
@@ -175,7 +187,8 @@ class SessionStreams:
             self._serving.opened(stream_id, request)
 
     def _refused(self, stream_id: int, code: Code, sentence: str) -> None:
-        if (opening := self._opening.pop(stream_id, None)) is not None:
+        self.held.discard(stream_id)
+        if (opening := self._answered(stream_id)) is not None:
             opening.errback(OpenRefused(code, sentence))
 
     def _lost(self, stream_id: int, code: Code | None) -> None:

@@ -82,6 +82,10 @@ class AgentWorker:
             and self.driver.session.closed is None
         )
 
+    def has_room_for(self, key_id: str) -> bool:
+        """Whether a key has not got its share of what it takes yet; see L{Tally}."""
+        return self.driver.has_room_for(key_id, self.capacity)
+
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open<stripetwist.net.opener.Opener.open>}."""
         if not self.is_able:

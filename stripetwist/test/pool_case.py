@@ -17,7 +17,11 @@ WEB = OpenRequest(Target.of("example.test", 80))
 
 
 class FakeWorker:
-    """Answers when the test says so."""
+    """
+    Answers when the test says so.
+
+    @ivar sated: keys that have their share of it.
+    """
 
     def __init__(
         self, name: str, weight: int = 1, capacity: int = 0, labels: Mapping[str, str] | None = None
@@ -31,6 +35,12 @@ class FakeWorker:
         self.requests: list[OpenRequest] = []
         self.opens: list[Deferred[Any]] = []
         self.cancelled = 0
+        self.sated: set[str] = set()
+
+    def has_room_for(self, key_id: str) -> bool:
+        """See L{stripetwist.core.pool.Worker.has_room_for}."""
+        is_free = not self.capacity or self.active < self.capacity
+        return is_free and key_id not in self.sated
 
     def open(self, request: OpenRequest) -> "Deferred[Any]":
         """See L{stripetwist.core.pool.Worker.open}."""

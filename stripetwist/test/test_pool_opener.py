@@ -137,6 +137,16 @@ class PoolTests(PoolOpenerCase):
         self.assertIn("example.test:80 is refused: no agent is there for exit any", sentence)
         self.refusal(self.open(self.make("garage")), Code.NO_WORKER)
 
+    def test_a_key_with_its_share(self) -> None:
+        """Gets another worker, or is told; whoever else asks gets that one."""
+        self.attic.sated.add("desk")
+        opening = self.open()
+        self.assert_reached(opening, self.barn)
+        sentence = self.refusal(self.open(self.make("attic")), Code.OVERLOAD)
+        self.assertIn("refused: this key has its share of the streams that exit attic", sentence)
+        opening = self.make("attic").open(OpenRequest(WEB.target, key_id="guest"))
+        self.assert_reached(opening, self.attic)
+
     def test_fallback(self) -> None:
         """While none is able; back as soon as one is."""
         pool = self.make(fallback=self.direct)

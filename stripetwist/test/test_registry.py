@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import ITransport
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
@@ -27,6 +27,12 @@ WEB = OpenRequest(Target.of("example.test", 80), exit="attic")
 LIMITS = Limits(max_memory=16 * MIB, prewarm=0)
 ATTIC = Agent("attic", {"site": "home"}, 8, 3, b"1" * 16)
 OTHER = replace(ATTIC, instance=b"2" * 16)
+
+
+def cancelled(opening: "Deferred[ITransport]") -> "Deferred[ITransport]":
+    """It, which nobody wants any more."""
+    opening.cancel()
+    return opening
 
 
 class Visit:
@@ -147,6 +153,37 @@ class WorkerTests(RegistryTestCase):
         opening.cancel()
         self.run_for(0.05)
         self.assertEqual((visit.exit.cancelled, visit.worker.active), (1, 0))
+
+    def test_share_of_a_key(self) -> None:
+        """Of its capacity, 8, and of what may be opened at a time; what ends is given back."""
+        worker = self.come().worker
+        desk = replace(WEB, key_id="desk")
+        openings = []
+        while worker.has_room_for("desk"):
+            openings.append(worker.open(desk))
+        self.assertEqual((len(openings), worker.has_room_for("guest")), (4, True))
+        self.failureResultOf(cancelled(openings.pop()), CancelledError)
+        self.run_for(0.05)
+        self.assertTrue(worker.has_room_for("desk"))
+        openings.append(worker.open(desk))
+        self.assertFalse(worker.has_room_for("desk"))
+        self.visits[0].exit.answers[0].callback(BoundedTransport().connect(Parked()))
+        self.visits[0].exit.answers[1].errback(OpenRefused(Code.TIMEOUT, "no"))
+        self.run_for(0.05)
+        stream: Any = self.successResultOf(openings[0])
+        self.failureResultOf(openings[1], OpenRefused)
+        openings.append(worker.open(desk))
+        self.assertFalse(worker.has_room_for("desk"))
+        stream.abortConnection()
+        self.run_for(0.05)
+        self.assertTrue(worker.has_room_for("desk"))
+        worker.capacity = 0
+        few = replace(worker.driver._ground, limits=replace(LIMITS, max_opening=4))
+        self.patch(worker.driver, "_ground", few)
+        self.assertFalse(worker.has_room_for("desk"))
+        self.assertTrue(worker.has_room_for("guest"))
+        for one in openings:
+            one.addErrback(lambda failure: failure.trap(OpenRefused))
 
     def test_goes_away(self) -> None:
         """One that drains is not able; it says so itself, and the stream goes on."""

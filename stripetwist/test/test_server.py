@@ -162,6 +162,10 @@ class Agent:
         self.labels: dict[str, str] = {}
         self.open = member.driver.open
 
+    def has_room_for(self, key_id: str) -> bool:
+        """See L{stripetwist.core.pool.Worker.has_room_for}."""
+        return True
+
 
 class WaysInTests(ServerTestCase):
     """Its own ports, and what others reach through agents."""
