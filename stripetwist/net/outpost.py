@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, ITransport
 from twisted.logger import Logger
 
-from stripetwist.core.agents import Agent, owner_of
+from stripetwist.core.agents import Agent, is_agent_name, owner_of
 from stripetwist.core.link import Link
 from stripetwist.core.policy import Policy
 from stripetwist.core.target import OpenRequest, Target
@@ -35,19 +35,37 @@ class Inbound:
     What one server asks an agent for.
 
     Has the session kept ready for it, and knows this machine by the agent's name.
+
+    @ivar name: what that server calls the agent.
     """
 
-    def __init__(self, dialer: Dialer, opener: Opener) -> None:
+    log = Logger()
+
+    def __init__(self, dialer: Dialer, name: str, opener: Opener) -> None:
         self._dialer = dialer
+        self.name = name
         self._opener = opener
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open}."""
         self._dialer.strength.used()
+        if request.exit != self.name and is_agent_name(request.exit):
+            self._called(request.exit)
         if owner_of(request.target.host):
             own = Target(_OWN_NAME, request.target.port)
             request = replace(request, target=own)
         return self._opener.open(request)
+
+    def _called(self, name: str) -> None:
+        """The server has another agent of the name before."""
+        self.log.warn(
+            "{address} calls this agent {name}, as {before} is another one's name there; "
+            "say --name here to choose",
+            address=self._dialer.link.address,
+            name=name,
+            before=self.name,
+        )
+        self.name = name
 
 
 class Outpost(MultiService):
@@ -99,7 +117,8 @@ class Outpost(MultiService):
 
     def _serve(self, dialer: Dialer, driver: SessionDriver) -> None:
         """A session has been opened: its server may ask for targets."""
-        driver.serve(Inbound(dialer, self.witness), dialer.link.address)
+        inbound = Inbound(dialer, self._agent.name, self.witness)
+        driver.serve(inbound, dialer.link.address)
         if self._leaving:
             driver.go_away(_LEAVING)
 

@@ -91,8 +91,8 @@ class AgentWorker:
         if not self.is_able:
             sentence = f"the agent {self.name} takes no streams now: it is {self.state}"
             return fail(OpenRefused(Code.NO_WORKER, sentence))
-        # Which agent it is has been decided.
-        return self.driver.open(replace(request, exit=""))
+        # Which agent it is has been decided; so it learns what it is called here.
+        return self.driver.open(replace(request, exit=self.name))
 
     def is_same_agent(self, other: "AgentWorker") -> bool:
         """Whether both are sessions of one agent."""

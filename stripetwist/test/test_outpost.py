@@ -104,6 +104,20 @@ class OutpostTests(OutpostTestCase):
         self.assertTrue(self.outpost.is_idle() and self.server.is_idle())
         self.assertEqual(self.outpost.snapshot()["counters"]["reached"], 1)  # type: ignore[index]
 
+    def test_another_name(self) -> None:
+        """It says what it is called there, once; a name that is none is nothing new."""
+        self.start()
+        (worker,) = self.server.acceptor.registry.workers()
+        worker.name = "any"
+        told = "192.0.2.1:8443 calls this agent attic-2, as attic is another one's name there; "
+        lines = self.logged(lambda: self.successResultOf(self.opened("10.1.2.3")))
+        worker.name = "attic-2"
+        for _ in range(2):
+            lines += self.logged(lambda: self.successResultOf(self.opened("10.1.2.3")))
+        self.assertEqual(
+            [line for line in lines if "calls" in line], [f"{told}say --name here to choose"]
+        )
+
     def test_not_allowed(self) -> None:
         """It decides itself, whatever the server may reach."""
         self.start()

@@ -132,12 +132,12 @@ class WorkerTests(RegistryTestCase):
         return opening
 
     def test_opened(self) -> None:
-        """It is asked for the target, and not for an exit again."""
+        """It is asked for the target, by the name that it has here."""
         visit = self.come()
         opening = self.opened(visit)
         self.assertNoResult(opening)
         self.assertEqual([(str(one.target), one.exit) for one in visit.exit.asked],
-                         [("example.test:80", "")])  # fmt: skip
+                         [("example.test:80", "attic")])  # fmt: skip
         self.assertEqual(visit.worker.active, 1)
         visit.exit.answers[0].errback(OpenRefused(Code.TIMEOUT, "no answer there"))
         self.run_for(0.05)
@@ -340,6 +340,9 @@ class NameTests(RegistryTestCase):
         lines = [str(formatEvent(event)) for event in logs]
         self.assertEqual(sum("is called attic-2" in line for line in lines), 1, lines)
         self.assertEqual(second.far.label, "attic-2")
+        second.worker.open(WEB).addErrback(lambda failure: failure.trap(OpenRefused))
+        self.run_for(0.05)
+        self.assertEqual(second.exit.asked[0].exit, "attic-2")
         self.come(replace(OTHER, instance=b"3" * 16))
         self.run_for(0.5)
         second.cut()
