@@ -9,8 +9,9 @@ from stripetwist.core.errors import printable
 Snapshot = Mapping[str, Any]
 
 _HEAD = ("subflow", "path", "state", "rtt", "sent", "received", "dummy", "in flight", "")
-_AGENT_HEAD = ("agent", "state", "up", "key", "streams", "capacity", "weight", "labels")
-_SERVER_HEAD = ("server", "state", "rtt", "streams", "sent", "received", "")
+_WORK_HEAD = ("rtt", "streams", "sent", "received")
+_AGENT_HEAD = ("agent", "state", "up", "key", *_WORK_HEAD, "capacity", "weight", "labels", "")
+_SERVER_HEAD = ("server", "state", "up", *_WORK_HEAD, "")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -70,12 +71,24 @@ def _server(server: Snapshot) -> Sequence[str]:
     return (
         _text(server.get("address")),
         _text(server.get("state")),
-        milliseconds(server.get("rtt")),
-        _text(server.get("active")),
-        amount(server.get("sent")),
-        amount(server.get("received")),
-        printable(str(server.get("last_error") or " "), 200),
+        duration(server.get("age")),
+        *_work(server),
+        _last_error(server),
     )
+
+
+def _work(peer: Snapshot) -> Sequence[str]:
+    """The cells of what there is between two peers."""
+    return (
+        milliseconds(peer.get("rtt")),
+        _text(peer.get("active")),
+        amount(peer.get("sent")),
+        amount(peer.get("received")),
+    )
+
+
+def _last_error(peer: Snapshot) -> str:
+    return printable(str(peer.get("last_error") or " "), 200)
 
 
 def _agent(agent: Snapshot) -> Sequence[str]:
@@ -86,10 +99,11 @@ def _agent(agent: Snapshot) -> Sequence[str]:
         _text(agent.get("state")),
         duration(agent.get("age")),
         _text(agent.get("key")),
-        _text(agent.get("active")),
+        *_work(agent),
         _text(agent.get("capacity") or None),
         _text(agent.get("weight")),
         printable(" ".join(labels), 200) or "-",
+        _last_error(agent),
     )
 
 

@@ -59,6 +59,7 @@ class SessionDriver:
 
     @ivar connections: the living subflows.
     @ivar label: what logs call it.
+    @ivar last_error: why a subflow was last given up here, a sentence; empty if none was.
     @ivar on_doubt: told of subflows that answer nothing, before they are given up.
     @ivar on_drained: told when the peer goes away to have an agent drained.
     @ivar on_change: told when a subflow came or went, or the peer goes away.
@@ -75,6 +76,7 @@ class SessionDriver:
     ) -> None:
         self.session = session
         self.label = label
+        self.last_error = ""
         self.connections: dict[int, Connection] = {}
         self.on_doubt: Callable[[int], None] = lambda subflow_id: None
         self.on_drained: Callable[[], None] = lambda: None
@@ -170,6 +172,7 @@ class SessionDriver:
         if connection is None:
             return
         if reason:
+            self.last_error = f"subflow {subflow_id} was given up: {reason}"
             self.log.info(
                 "{label}: subflow {subflow} given up: {reason}",
                 label=self.label,

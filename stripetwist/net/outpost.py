@@ -205,5 +205,5 @@ def _seen(dialer: Dialer) -> dict[str, object]:
     if driver is not None:
         seen = driver.snapshot()
         found |= {"rtt": driver.session.rtt, "active": driver.active}
-        found |= {"sent": seen["sent"], "received": seen["received"]}
+        found |= {name: seen[name] for name in ("age", "streams", "sent", "received")}
     return found

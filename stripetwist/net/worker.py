@@ -121,4 +121,8 @@ class AgentWorker:
             "weight": self.weight,
             "active": self.active,
             "streams": seen["streams"],
+            "rtt": self.driver.session.rtt,
+            "sent": seen["sent"],
+            "received": seen["received"],
+            "last_error": self.driver.last_error,
         }

@@ -98,6 +98,7 @@ class OutpostTests(OutpostTestCase):
         self.assertFalse(self.outpost.is_idle())
         (row,) = self.servers()
         self.assertGreater(row.pop("rtt"), 0.01)
+        self.assertEqual((round(row.pop("age"), 1), row.pop("streams")["open"]), (1.2, 1))
         self.assertEqual(list(row.values()), ["192.0.2.1:8443", "connected", "", 1, 6, 0])
         stream.abortConnection()
         self.network.run(0.2)

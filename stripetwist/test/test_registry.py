@@ -253,6 +253,12 @@ class WorkerTests(RegistryTestCase):
             ["attic", "agent-1", "able", {"site": "home"}, 8, 3],
         )
         self.assertEqual((row["active"], "age" in row, "streams" in row), (0, True, True))
+        self.assertEqual((row["rtt"], row["sent"], row["received"]), (0.02, 0, 0))
+        self.assertEqual(row["last_error"], "")
+        visit.far._drop(1, "no progress")
+        (row,) = self.registry.snapshot(lambda _: False)
+        self.assertEqual(row["last_error"], "subflow 1 was given up: no progress")
+        visit = self.come()
         (row,) = self.registry.snapshot(lambda worker: worker.name == "attic")
         self.assertEqual(row["state"], "counted out")
         visit.cut()

@@ -61,27 +61,31 @@ class RenderTests(SynchronousTestCase):
         """A line each, before the sessions; what none of them has is left out."""
         attic = {"name": "attic", "state": "able", "age": 9, "key": "agent-1", "active": 3}
         attic |= {"capacity": 0, "weight": 2, "labels": {"site": "home\x1b", "os": "linux"}}
-        barn = {**attic, "name": "barn", "active": 0, "labels": {}}
+        attic |= {"rtt": 0.0123, "sent": 1000, "received": 2_000_000}
+        barn = {**attic, "name": "barn", "active": 0, "labels": {}, "last_error": "cut\x1b"}
         text = render({"role": "server", "sessions": [], "agents": [attic, barn]}, 0.0)
         self.assertIn(
-            "\n  agent  state  up   key      streams  weight  labels\n"
-            "  attic  able   9 s  agent-1  3        2       site=home\\x1b os=linux\n"
-            "  barn   able   9 s  agent-1  0        2       -\n",
+            "\n  agent  state  up   key      rtt      streams  sent  received  weight  labels\n"
+            "  attic  able   9 s  agent-1  12.3 ms  3        1 kB  2 MB      2       "
+            "site=home\\x1b os=linux\n"
+            "  barn   able   9 s  agent-1  12.3 ms  0        1 kB  2 MB      2       "
+            "-                       cut\\x1b\n",
             text,
         )
 
     def test_servers_of_an_agent(self) -> None:
         """A line each, with what is wrong with those that are away; its own name before."""
         vps = {"address": "vps:8443", "state": "connected", "rtt": 0.0123, "active": 2}
-        vps |= {"sent": 1000, "received": 2_000_000, "last_error": ""}
+        vps |= {"sent": 1000, "received": 2_000_000, "last_error": "", "age": 61}
         other = {"address": "b:1", "state": "away", "last_error": "b:1 refuses it\x1b"}
         text = render({"role": "agent", "name": "attic", "servers": [vps, other]}, 0.0)
         self.assertEqual(
             text,
             "agent attic  pid -  up -  0 sessions  memory - of -\n"
-            "  server    state      rtt      streams  sent  received\n"
-            "  vps:8443  connected  12.3 ms  2        1 kB  2 MB\n"
-            "  b:1       away       -        -        -     -         b:1 refuses it\\x1b\n",
+            "  server    state      up         rtt      streams  sent  received\n"
+            "  vps:8443  connected  1 min 1 s  12.3 ms  2        1 kB  2 MB\n"
+            "  b:1       away       -          -        -        -     -         "
+            "b:1 refuses it\\x1b\n",
         )
 
     def test_a_process_without_sessions(self) -> None:
