@@ -38,6 +38,10 @@ class Worker(Protocol):
     def is_able(self) -> bool:
         """Whether it has a living subflow and takes new streams."""
 
+    @property
+    def state(self) -> str:
+        """In a word: able, or draining or away."""
+
     def has_room_for(self, key_id: str) -> bool:
         """Whether it takes one more stream, of that key."""
 

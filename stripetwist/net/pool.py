@@ -168,5 +168,10 @@ class Pool:
         if able:
             why = f"the agents of exit {self._selector} have as many streams as they take"
             return OpenRefused(Code.OVERLOAD, f"{where}{why}; try again")
+        if fitting:
+            states = " or ".join(sorted({one.state for one in fitting}))
+            why = f"exit {self._selector} has only agents that are {states} now"
+            advice = "wait for one, or ask for another exit"
+            return OpenRefused(Code.NO_WORKER, f"{where}{why}; {advice}")
         why = f"no agent is there for exit {self._selector}"
         return OpenRefused(Code.NO_WORKER, f"{where}{why}; start stripe-agent, or wait for it")

@@ -32,6 +32,7 @@ class FakeWorker:
         self.weight = weight
         self.active = 0
         self.is_able = True
+        self.state = "able"
         self.requests: list[OpenRequest] = []
         self.opens: list[Deferred[Any]] = []
         self.cancelled = 0

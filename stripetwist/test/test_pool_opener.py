@@ -131,11 +131,18 @@ class PoolTests(PoolOpenerCase):
             one.capacity = one.active = 1
         sentence = self.refusal(self.open(), Code.OVERLOAD)
         self.assertIn("example.test:80 is refused: the agents of exit any have as many", sentence)
-        for one in self.workers:
-            one.is_able = False
+        for one, state in zip(self.workers, ("draining", "away", "draining"), strict=True):
+            one.is_able, one.state = False, state
         sentence = self.refusal(self.open(), Code.NO_WORKER)
-        self.assertIn("example.test:80 is refused: no agent is there for exit any", sentence)
-        self.refusal(self.open(self.make("garage")), Code.NO_WORKER)
+        self.assertEqual(
+            sentence,
+            "example.test:80 is refused: exit any has only agents that are away or draining now; "
+            "wait for one, or ask for another exit",
+        )
+        sentence = self.refusal(self.open(self.make("barn")), Code.NO_WORKER)
+        self.assertIn("exit barn has only agents that are away now", sentence)
+        sentence = self.refusal(self.open(self.make("garage")), Code.NO_WORKER)
+        self.assertIn("example.test:80 is refused: no agent is there for exit garage", sentence)
 
     def test_a_key_with_its_share(self) -> None:
         """Gets another worker, or is told; whoever else asks gets that one."""
