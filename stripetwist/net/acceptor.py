@@ -25,6 +25,7 @@ from stripetwist.net.driver import SessionDriver
 from stripetwist.net.ground import Ground
 from stripetwist.net.keystore import KeyStore
 from stripetwist.net.opener import Opener
+from stripetwist.net.refusals import Refusals
 from stripetwist.net.registry import Registry
 from stripetwist.net.subflow import SubflowProtocol
 from stripetwist.net.worker import AgentWorker
@@ -142,6 +143,7 @@ class Acceptor(Factory[SubflowProtocol]):
 
     @ivar door: keys and sessions.
     @ivar registry: the agents among them.
+    @ivar refusals: those who prove a key and are not let in.
     @ivar turned_away: how many were closed at once.
     @ivar is_leaving: whether it takes no new sessions.
     """
@@ -154,6 +156,7 @@ class Acceptor(Factory[SubflowProtocol]):
         self.limits = ground.limits
         self.door = Door(keys, ground.entropy)
         self.registry = Registry(ground.clock, ground.limits)
+        self.refusals = Refusals(ground.clock)
         self._opener = opener
         self._arrivals: set[Arrival] = set()
         self._unproved: dict[Arrival, str] = {}
@@ -288,6 +291,7 @@ class Acceptor(Factory[SubflowProtocol]):
         """End everything; fires when the last connection is gone."""
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
+        self.refusals.stop()
         for member in list(self.door.sessions.values()):
             member.driver.close(Code.GOING_AWAY, "the server was stopped")
         for arrival in list(self._arrivals):

@@ -23,7 +23,8 @@ class Arrival:
     One connection from its accept until it has proved itself, or not in time.
 
     Keeps a message at most, and one timer that bytes do not reset.  Whoever is not let in
-    gets one line in the log, which says nothing that is secret.
+    gets one line in the log, which says nothing that is secret; those with a key that is
+    refused again and again get one together, see L{Refusals}.
     """
 
     log = Logger()
@@ -94,6 +95,7 @@ class Arrival:
         try:
             driver = self._acceptor.admit(self.subflow, established, rtt)
         except Rejected as error:
+            self._done = not self._acceptor.refusals.is_news(established.key_id, error.reason)
             self._refuse(error.reason, handshake.refusal(error.code, error.reason))
             return
         self._done = True

@@ -277,6 +277,19 @@ class AgentTests(AcceptorTestCase):
         self.assert_rejected(guest.enter()[1], "not for an agent called cellar; say --name attic")
         self.assertEqual(self.acceptor.door.sessions, {})
 
+    def test_again_and_again(self) -> None:
+        """Each is told why, and the log has the first at once."""
+        guests = [self.come("cellar") for _ in range(3)]
+        heard: list[bytes] = []
+        lines = self.logged(lambda: heard.extend(guest.enter()[1] for guest in guests))
+        self.assert_one_line(lines, ' as "guest": this key is not for an agent called cellar')
+        for answer in heard:
+            self.assert_rejected(answer, "not for an agent called cellar")
+        self.assertEqual(self.acceptor._unproved, {})
+        lines = self.logged(lambda: self.network.run(61, 1))
+        self.assertEqual(len(lines), 1, lines)
+        self.assertIn('2 more not let in as "guest" within a minute: this key is', lines[0])
+
     def test_a_name_that_another_key_is_for(self) -> None:
         """A key for any name does not take it, whoever comes first."""
         anything = next(one for one in self.keys.keys() if one.id == "agent-1")  # noqa: SIM118

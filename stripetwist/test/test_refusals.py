@@ -1,0 +1,43 @@
+"""L{stripetwist.net.refusals}: what is logged of a flood."""
+
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from stripetwist.net.refusals import Refusals
+
+
+class RefusalsTests(SynchronousTestCase):
+    """Keys, and time."""
+
+    def setUp(self) -> None:
+        """None was refused yet."""
+        self.clock = Clock()
+        self.refusals = Refusals(self.clock)
+
+    def told(self, seconds: float) -> list[str]:
+        """What is logged meanwhile."""
+        with capturedLogs() as logs:
+            self.clock.advance(seconds)
+        return [str(formatEvent(event)) for event in logs]
+
+    def test_a_flood(self) -> None:
+        """The first is news; of the others there is a line a minute, until there are none."""
+        news = [self.refusals.is_news("guest", f"reason {number}") for number in range(100)]
+        self.assertEqual(news, [True] + 99 * [False])
+        self.assertEqual(self.told(59), [])
+        line = '99 more not let in as "guest" within a minute: reason 99'
+        self.assertEqual(self.told(1), [line])
+        self.assertFalse(self.refusals.is_news("guest", "again"))
+        self.assertEqual(self.told(60), ['1 more not let in as "guest" within a minute: again'])
+        self.assertEqual(self.told(60), [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertTrue(self.refusals.is_news("guest", "much later"))
+        self.refusals.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_each_key(self) -> None:
+        """Has its own."""
+        self.assertTrue(self.refusals.is_news("guest", "no"))
+        self.assertTrue(self.refusals.is_news("desk", "no"))
+        self.assertEqual(self.told(60), [])
