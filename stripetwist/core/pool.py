@@ -39,6 +39,10 @@ class Worker(Protocol):
         """Whether it has a living subflow and takes new streams."""
 
     @property
+    def stuck_since(self) -> float:
+        """Since when bytes have been under way to it and none arrived; infinite if they do."""
+
+    @property
     def state(self) -> str:
         """In a word: able, or draining or away."""
 
@@ -96,12 +100,14 @@ class _Place:
     @ivar turn: a number that grows, from when it was last chosen.
     @ivar heard_at: when it last answered an open, in whatever way.
     @ivar out_until: counted out since it did not answer, and given one more chance then.
+    @ivar is_stuck: counted out since nothing arrives there.
     """
 
     worker: Worker
     turn: int = 0
     heard_at: float = -inf
     out_until: float = -inf
+    is_stuck: bool = False
 
     @property
     def is_out(self) -> bool:
@@ -121,7 +127,8 @@ class Roster:
     The next is who would have the fewest streams for its weight; equals take turns.  Who has
     left an open unanswered for C{limits.agent_silent} seconds, and answered no other
     meanwhile, is counted out until it answers.  Lest nobody ask it any more, it is given one
-    open in as much time.
+    open in as much time.  So is who takes no bytes for as long, until the first arrives; one
+    to whom nothing is sent may be silent.
 
     @ivar on_silence: told of each that is counted out (C{True}), and that comes back.
     """
@@ -144,7 +151,7 @@ class Roster:
         self, selector: Selector, now: float, tried: Sequence[Worker] = (), key_id: str = ""
     ) -> bool:
         """Whether one of those that are meant, and are not counted out, takes a stream."""
-        return any(one.out_until <= now for one in self._free(selector, tried, key_id))
+        return any(one.out_until <= now for one in self._free(selector, now, tried, key_id))
 
     def choose(
         self,
@@ -160,7 +167,7 @@ class Roster:
         @param tried: those that are not wanted any more.
         @param at_worst: take one that is counted out rather than none.
         """
-        free = self._free(selector, tried, key_id)
+        free = self._free(selector, now, tried, key_id)
         sound = [one for one in free if one.out_until <= now]
         best = min(sound or (free if at_worst else []), key=lambda one: one.load, default=None)
         if best is None:
@@ -183,23 +190,50 @@ class Roster:
     def unanswered(self, worker: Worker, asked_at: float, now: float) -> bool:
         """It was asked then, and has not answered; whether it is counted out for that."""
         place = self._places.get(id(worker))
-        if place is None or now - max(place.heard_at, asked_at) < self._patience:
+        if place is None:
+            return False
+        self._watch(place, now)
+        if not place.is_stuck and now - max(place.heard_at, asked_at) < self._patience:
             return False
         if not place.is_out:
             self.on_silence(worker, True)
             place.out_until = now + self._patience
         return True
 
-    def is_out(self, worker: Worker) -> bool:
+    def is_out(self, worker: Worker, now: float) -> bool:
         """Whether it is counted out."""
         place = self._places.get(id(worker))
-        return place is not None and place.worker is worker and place.is_out
+        if place is None or place.worker is not worker:
+            return self._is_stuck(worker, now)
+        self._watch(place, now)
+        return place.is_out
 
-    def _free(self, selector: Selector, tried: Sequence[Worker], key_id: str) -> list[_Place]:
+    def _is_stuck(self, worker: Worker, now: float) -> bool:
+        return now - worker.stuck_since >= self._patience
+
+    def _watch(self, place: _Place, now: float) -> None:
+        """Count one that is able out, or no longer, by whether bytes arrive there."""
+        worker = place.worker
+        if not worker.is_able:
+            return
+        was_stuck, place.is_stuck = place.is_stuck, self._is_stuck(worker, now)
+        if place.is_stuck:
+            if not place.is_out:
+                self.on_silence(worker, True)
+            place.out_until = inf
+        elif was_stuck:
+            self.answered(worker, now)
+
+    def _free(
+        self, selector: Selector, now: float, tried: Sequence[Worker], key_id: str
+    ) -> list[_Place]:
         """The places of those that are meant and take a stream of that key."""
+        places = self._living()
+        for one in places:
+            self._watch(one, now)
         return [
             one
-            for one in self._living()
+            for one in places
             if selector.fits(one.worker)
             and one.worker.is_able
             and one.worker.has_room_for(key_id)

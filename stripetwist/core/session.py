@@ -195,6 +195,11 @@ class Session:
         """When bytes last came, on any subflow there is."""
         return max((s.last_heard for s in self._subflows.alive.values()), default=-NEVER)
 
+    @property
+    def stuck_since(self) -> float:
+        """Since when bytes have been under way and none arrived; never while any may."""
+        return max((s.stuck_since for s in self._subflows.alive.values()), default=NEVER)
+
     def ask(self, now: float) -> None:
         """Have the peer give a sign of life on every subflow; C{last_heard} will tell."""
         for subflow in self._subflows.alive.values():

@@ -376,6 +376,12 @@ class Subflow:
         patience = max(self.stall_after, limits.dead_alive if others_live else limits.dead_alone)
         return max(self._progress_at + patience, self._reprieve)
 
+    @property
+    def stuck_since(self) -> float:
+        """Since when there has been no progress, where it is suspected for that."""
+        is_stuck = self.state is State.SUSPECT and self.ledger.in_flight
+        return self._progress_at if is_stuck else NEVER
+
     def suspect(self, now: float) -> None:
         """No progress: carry nothing new until there is some; ask."""
         self.state = State.SUSPECT

@@ -186,11 +186,11 @@ class Server(MultiService):
 
     def snapshot(self) -> dict[str, object]:
         """For the instance's."""
-        way_out, acceptor = self.exit, self.acceptor
+        way_out, acceptor, now = self.exit, self.acceptor, self._ground.clock.seconds()
         agents = acceptor.registry
         return {
             "sessions": acceptor.snapshot(),
-            "agents": agents.snapshot(self._roster.is_out),
+            "agents": agents.snapshot(lambda one: self._roster.is_out(one, now)),
             "counters": {
                 "turned_away": acceptor.turned_away,
                 "opening": way_out.opening,

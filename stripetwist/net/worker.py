@@ -73,6 +73,11 @@ class AgentWorker:
         return self.drained or self.driver.session.peer_leaves
 
     @property
+    def stuck_since(self) -> float:
+        """Since when nothing that was sent to it has arrived; see L{Session.stuck_since}."""
+        return self.driver.session.stuck_since
+
+    @property
     def is_able(self) -> bool:
         """Whether it can be asked for a stream now."""
         return (

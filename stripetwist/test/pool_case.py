@@ -1,6 +1,7 @@
 """A pool of fake workers, on simulated time."""
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -33,6 +34,7 @@ class FakeWorker:
         self.active = 0
         self.is_able = True
         self.state = "able"
+        self.stuck_since = inf
         self.requests: list[OpenRequest] = []
         self.opens: list[Deferred[Any]] = []
         self.cancelled = 0

@@ -1,6 +1,7 @@
 """L{stripetwist.core.pool}: who is meant, who is next, who is counted out."""
 
 from dataclasses import replace
+from math import inf
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -122,11 +123,11 @@ class OutTests(SynchronousTestCase):
             self.assertIs(self.roster.choose(ANY, 11.0), self.barn)
         self.roster.unanswered(self.attic, 0.0, 11.0)
         self.assertEqual(self.told, [("attic", True)])
-        self.assertEqual([self.roster.is_out(one) for one in self.workers], [True, False])
+        self.assertEqual([self.roster.is_out(one, 11.0) for one in self.workers], [True, False])
         self.roster.answered(self.attic, 12.0)
         self.roster.answered(self.attic, 12.0)
         self.assertEqual(self.told, [("attic", True), ("attic", False)])
-        self.assertFalse(self.roster.is_out(self.attic))
+        self.assertFalse(self.roster.is_out(self.attic, 12.0))
         self.assertIs(self.roster.choose(ANY, 12.0), self.attic)
 
     def test_others_were_answered(self) -> None:
@@ -150,6 +151,39 @@ class OutTests(SynchronousTestCase):
         self.barn.is_able = False
         self.assertIsNone(self.roster.choose(ANY, 11.0))
         self.assertIs(self.roster.choose(ANY, 11.0, at_worst=True), self.attic)
+
+    def test_no_bytes_arrive(self) -> None:
+        """It gets nothing for as long, whatever it has answered; nor is it waited for."""
+        self.attic.stuck_since = 5.0
+        self.roster.answered(self.attic, 14.0)
+        self.assertFalse(self.roster.unanswered(self.attic, 12.0, 14.9))
+        self.assertFalse(self.roster.is_out(self.attic, 14.9))
+        self.assertTrue(self.roster.is_out(self.attic, 15.0))
+        self.assertTrue(self.roster.unanswered(self.attic, 12.0, 15.0))
+        self.barn.active = 7
+        for now in (15.0, 25.0, 35.0):
+            self.assertIs(self.roster.choose(ANY, now), self.barn)
+        self.assertFalse(self.roster.has(Selector("attic"), 35.0))
+        only = self.roster.choose(Selector("attic"), 35.0, at_worst=True)
+        self.assertIs(only, self.attic)
+        self.assertFalse(self.roster.has(Selector("attic"), 50.0))
+        self.assertEqual(self.told, [("attic", True)])
+        self.attic.stuck_since = inf
+        self.assertFalse(self.roster.is_out(self.attic, 50.0))
+        self.assertIs(self.roster.choose(ANY, 50.0), self.attic)
+        self.assertEqual(self.told, [("attic", True), ("attic", False)])
+
+    def test_no_bytes_arrive_until_it_is_cut_off(self) -> None:
+        """It is back once it is able again, not before."""
+        self.attic.stuck_since = 5.0
+        self.assertIs(self.roster.choose(ANY, 15.0), self.barn)
+        self.attic.stuck_since, self.attic.is_able = inf, False
+        self.assertTrue(self.roster.is_out(self.attic, 20.0))
+        self.assertIs(self.roster.choose(ANY, 25.0), self.barn)
+        self.assertEqual(self.told, [("attic", True)])
+        self.attic.is_able = True
+        self.assertIs(self.roster.choose(ANY, 30.0), self.attic)
+        self.assertEqual(self.told, [("attic", True), ("attic", False)])
 
     def test_who_is_gone_is_forgotten(self) -> None:
         """Another one of the same name begins afresh."""

@@ -1,6 +1,7 @@
 """L{stripetwist.net.registry} and its workers: agents that come, go, and share names."""
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -243,6 +244,28 @@ class WorkerTests(RegistryTestCase):
         again = self.come()
         self.assertEqual(self.registry.workers(), [again.worker])
         self.assertEqual(self.names(), ["attic"])
+
+    def test_stuck(self) -> None:
+        """What is sent to it does not arrive; an idle stream is no such thing."""
+        visit = self.come()
+        opening = self.opened(visit)
+        visit.exit.answers[0].callback(BoundedTransport().connect(Parked()))
+        self.run_for(15)
+        stream: Any = self.successResultOf(opening)
+        self.assertEqual(visit.worker.stuck_since, inf)
+        visit.wires[1].stuck = True
+        stream.write(b"lost")
+        sent_at = self.clock.seconds()
+        self.run_for(15)
+        self.assertApproximates(visit.worker.stuck_since, sent_at, 0.1)
+        self.assertEqual(self.names(), ["attic"])
+        again = Wire(self.clock, 2, visit.far)
+        again.other = Wire(self.clock, 2, visit.near)
+        again.other.other = again
+        visit.near.attach(2, again.other, 0.02, None)
+        visit.far.attach(2, again, 0.02, None)
+        self.run_for(1)
+        self.assertEqual(visit.worker.stuck_since, inf)
 
     def test_snapshot(self) -> None:
         """What it said, and what became of it."""

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -156,6 +157,7 @@ class Agent:
     """A client's session as a worker: streams are opened towards it."""
 
     name, capacity, weight, active, is_able = "attic", 0, 1, 0, True
+    stuck_since = inf
 
     def __init__(self, server: Server) -> None:
         (member,) = server.acceptor.door.sessions.values()
