@@ -3,11 +3,13 @@
 import re
 import signal
 import time
+from contextlib import ExitStack
 
 import pytest
-from support import wire
+from support import socks, wire
 from support.agents import ABLE, attic, wait_agents
 from support.ports import LOOPBACK, free_port
+from support.targets import Echo
 from support.waiting import wait_still, wait_until
 from support.workshop import Workshop
 
@@ -66,14 +68,17 @@ def test_killed_and_started_again(workshop: Workshop) -> None:
     assert server.snapshot()["counters"]["agents_renamed"] == 0
 
 
-def test_two_of_one_name(workshop: Workshop) -> None:
-    """The second is numbered, which the server's log says; the first is not disturbed."""
-    server = workshop.server()
+def test_two_of_one_name(workshop: Workshop, echo: Echo) -> None:
+    """The second is numbered, which both logs say in the end; the first is not disturbed."""
+    proxy = free_port()
+    server = workshop.server("--socks", str(proxy), "--exit", "attic-2")
     attic(workshop, server.agent_link)
     wait_agents(server, ABLE)
     second = attic(workshop, server.agent_link)
     wait_agents(server, ABLE, ("attic-2", "able"), timeout=5)
     server.wait_line("another agent of that name is called attic-2")
+    socks.connect(proxy, echo.port).close()
+    second.wait_line("calls this agent attic-2, as attic is another one's name there; say --name")
     second.kill()
     wait_agents(server, ABLE, ("attic-2", "away"))
     attic(workshop, server.agent_link, state=second.state)
@@ -124,6 +129,32 @@ def test_several_servers(workshop: Workshop) -> None:
     servers[0].kill()
     wait_until(lambda: len(agent.snapshot()["sessions"]) == 2, 5, "the snapshot")
     wait_agents(servers[1], ABLE)
+
+
+def test_capacity(workshop: Workshop, echo: Echo) -> None:
+    """No key takes all of it; local users may, and the rest of it is for whoever comes next."""
+    proxy = free_port()
+    server = workshop.server("--socks", str(proxy))
+    attic(workshop, server.agent_link, "--capacity", "8")
+    wait_agents(server, ABLE)
+    where = ("--state", str(server.state))
+    assert workshop.command("key", "add", "desk", *where).returncode == 0
+    assert server.ask(command="reload")["ok"]
+    link = workshop.command("key", "show", "desk", *where).stdout.decode().strip()
+    first = workshop.client(server, "--exit", "attic")
+    second = workshop.client(str(workshop.link_file(link)), "--exit", "attic")
+    counts = {first.proxy: 4, second.proxy: 2, proxy: 2}
+    with ExitStack() as streams:
+        for port, most in counts.items():
+            answers = [socks.ask(port, LOOPBACK, echo.port) for _ in range(most + 1)]
+            for _, sock in answers:
+                streams.enter_context(sock)
+            codes = [code for code, _ in answers]
+            assert codes[:most] == [socks.SUCCEEDED] * most, codes
+            assert codes[most] != socks.SUCCEEDED, codes
+        first.wait_line("this key has its share of the streams that exit attic takes; end some")
+    wait_until(lambda: server.snapshot()["agents"][0]["active"] == 0, 5, "the streams to end")
+    socks.connect(second.proxy, echo.port).close()
 
 
 def test_by_hand(workshop: Workshop) -> None:

@@ -122,7 +122,9 @@ class TestAgent:
         shown = workshop.command("status", XDG_RUNTIME_DIR=runtime).stdout.decode()
         assert shown.startswith(f"agent attic  pid {agent.pid}"), shown
         up, down = (f"{LOOPBACK}:{server.port}" for server in servers)
-        assert re.search(rf"^  {up} +connected +[0-9.]+ ms +0 +0 B +0 B$", shown, re.M), shown
+        assert re.search(rf"^  {up} +connected +[0-9]+ s +[0-9.]+ ms +0 +0 B +0 B$", shown, re.M), (
+            shown
+        )
         assert re.search(rf"^  {down} +away .*refuses connections", shown, re.M), shown
 
 
