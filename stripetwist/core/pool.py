@@ -213,16 +213,16 @@ class Roster:
 
     def _watch(self, place: _Place, now: float) -> None:
         """Count one that is able out, or no longer, by whether bytes arrive there."""
-        worker = place.worker
-        if not worker.is_able:
+        worker, is_stuck = place.worker, self._is_stuck(place.worker, now)
+        if not (is_stuck or place.is_stuck) or not worker.is_able:
             return
-        was_stuck, place.is_stuck = place.is_stuck, self._is_stuck(worker, now)
-        if place.is_stuck:
-            if not place.is_out:
-                self.on_silence(worker, True)
-            place.out_until = inf
-        elif was_stuck:
+        place.is_stuck = is_stuck
+        if not is_stuck:
             self.answered(worker, now)
+            return
+        if not place.is_out:
+            self.on_silence(worker, True)
+        place.out_until = inf
 
     def _free(
         self, selector: Selector, now: float, tried: Sequence[Worker], key_id: str

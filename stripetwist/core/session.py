@@ -198,6 +198,9 @@ class Session:
     @property
     def stuck_since(self) -> float:
         """Since when bytes have been under way and none arrived; never while any may."""
+        # A pool asks this of each agent at each open.
+        if self._subflows.healthy:
+            return NEVER
         return max((s.stuck_since for s in self._subflows.alive.values()), default=NEVER)
 
     def ask(self, now: float) -> None:

@@ -59,7 +59,7 @@ class SessionDriver:
 
     @ivar connections: the living subflows.
     @ivar label: what logs call it.
-    @ivar last_error: why a subflow was last given up here, a sentence; empty if none was.
+    @ivar last_error: why a subflow was last given up here, or that none is left; empty if neither.
     @ivar on_doubt: told of subflows that answer nothing, before they are given up.
     @ivar on_drained: told when the peer goes away to have an agent drained.
     @ivar on_change: told when a subflow came or went, or the peer goes away.
@@ -163,6 +163,8 @@ class SessionDriver:
         """A connection is gone."""
         if self.connections.pop(subflow_id, None) is not None:
             self._paths.pop(subflow_id, None)
+            if not self.connections:
+                self.last_error = "the last connection was lost"
             self.session.subflow_down(subflow_id, self._clock.seconds())
             self.turn()
             self.on_change()
@@ -172,7 +174,6 @@ class SessionDriver:
         if connection is None:
             return
         if reason:
-            self.last_error = f"subflow {subflow_id} was given up: {reason}"
             self.log.info(
                 "{label}: subflow {subflow} given up: {reason}",
                 label=self.label,
@@ -181,6 +182,8 @@ class SessionDriver:
             )
         connection.abort()
         self.connection_lost(subflow_id)
+        if reason:
+            self.last_error = f"subflow {subflow_id} was given up: {reason}"
 
     # ---- streams
 

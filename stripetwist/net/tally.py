@@ -32,4 +32,5 @@ class Tally:
 
     def has_room(self, key_id: str, most: int) -> bool:
         """Whether that key gets one more, where there may be so many in all."""
-        return (self._counts[key_id] if key_id else 0) < most - len(self._keys)
+        held = self._counts.get(key_id, 0) if key_id else 0
+        return held < most - len(self._keys)

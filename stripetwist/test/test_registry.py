@@ -286,7 +286,9 @@ class WorkerTests(RegistryTestCase):
         self.assertEqual(row["state"], "counted out")
         visit.cut()
         (row,) = self.registry.snapshot(lambda _: True)
-        self.assertEqual(row["state"], "away")
+        self.assertEqual(
+            (row["state"], row["last_error"]), ("away", "the last connection was lost")
+        )
 
 
 class NameTests(RegistryTestCase):
