@@ -80,6 +80,12 @@ class Limits:
     max_control_bytes: int = 1 * MIB
     control_ahead: int = 16 * KIB
 
+    # datagrams that cannot leave at once
+    datagrams: int = 64
+    datagram_bytes: int = 256 * KIB
+    datagram_bytes_all: int = 4 * MIB
+    datagram_age: float = 0.1
+
     # padding
     prewarm: int = 2_048 * KIB
     warm_hold: float = 60.0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from stripetwist.core.errors import Code
-from stripetwist.core.target import OpenRequest
+from stripetwist.core.target import OpenRequest, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,19 @@ class StreamFinished:
     """Both halves have ended cleanly, all has arrived; the stream's number is gone."""
 
     stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramArrived:
+    """
+    A datagram has come on an association.
+
+    @ivar peer: whom it names; C{None} for the association's one target.
+    """
+
+    stream_id: int
+    payload: bytes
+    peer: Target | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +130,7 @@ Event = (
     | StreamWritable
     | StreamReset
     | StreamFinished
+    | DatagramArrived
     | SubflowDead
     | SubflowDoubted
     | SubflowPaced

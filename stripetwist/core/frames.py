@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from stripetwist.core.config import KIB
 from stripetwist.core.errors import MAX_SENTENCE, Code, FramingError, OpenRefused, printable
-from stripetwist.core.target import Kind, OpenRequest, Target
+from stripetwist.core.target import ANYWHERE, MAX_NAME, Kind, OpenRequest, Target
 
 HEADER = struct.Struct(">BBHIIQ")
 HEADER_SIZE = HEADER.size
@@ -15,7 +15,7 @@ DATA, ACK, CREDIT, OPEN, ACCEPT, REFUSE, RESET, STOP = range(8)
 PING, PONG, DGRAM, SUBFLOW_FINAL, SUBFLOW_DRAIN, GOAWAY, CLOSE = range(0x09, 0x10)
 PAD = 0x80
 
-FIN, COPY = 0x01, 0x02
+FIN, COPY, ADDRESSED = 0x01, 0x02, 0x04
 
 # These call for no acknowledgement: both ends would answer each other for ever.
 QUIET = frozenset((ACK, PING, PONG))
@@ -40,6 +40,9 @@ NAMES = {
 }
 
 MAX_DATA = 64 * KIB - HEADER_SIZE
+# What UDP over IPv4 can carry; and before it the longest address.
+MAX_DATAGRAM = 65_507
+_MAX_ADDRESS = 4 + MAX_NAME
 _UNKNOWN = -1
 _MAX_PAYLOAD = [_UNKNOWN] * 0x80 + [64 * KIB] * 0x80
 for _type in NAMES:
@@ -49,7 +52,7 @@ for _type in (ACK, CREDIT, OPEN):
 for _type in (RESET, STOP, PONG, SUBFLOW_DRAIN):
     _MAX_PAYLOAD[_type] = 0
 _MAX_PAYLOAD[DATA] = MAX_DATA
-_MAX_PAYLOAD[DGRAM] = 64 * KIB - 1
+_MAX_PAYLOAD[DGRAM] = _MAX_ADDRESS + MAX_DATAGRAM
 _MAX_PAYLOAD[PAD] = 64 * KIB
 
 # A peer that sends a byte at a time must not make us keep an object for each.
@@ -266,17 +269,52 @@ def parse_text(payload: bytes) -> str:
     return printable(payload[: 2 * MAX_SENTENCE].decode("utf-8", "replace"))
 
 
-_TLV_ADDRESS, _TLV_EXIT = 1, 2
+def pack_datagram(
+    stream: int, number: int, address: bytes, payload: bytes, copy: bool
+) -> tuple[bytes, ...]:
+    """DGRAM, in one piece or two: the second is the payload as it came."""
+    flags = (ADDRESSED if address else 0) | (COPY if copy else 0)
+    head = HEADER.pack(DGRAM, flags, 0, len(address) + len(payload), stream, number) + address
+    return (head, payload) if payload else (head,)
+
+
+def parse_datagram(flags: int, payload: bytes) -> tuple[bytes, Target | None]:
+    """
+    What a DGRAM carries, and the peer that it names.
+
+    @raise FramingError: its address is cut.
+    @raise stripetwist.core.errors.OpenRefused: it names what cannot be, or carries too much.
+    """
+    peer, at = None, 0
+    if flags & ADDRESSED:
+        decoded = Target.decode(payload)
+        if decoded is None:
+            raise FramingError(Code.PROTOCOL, "DGRAM without a whole address")
+        peer, at = decoded
+    if len(payload) - at > MAX_DATAGRAM:
+        raise OpenRefused(Code.GENERAL, "a datagram is longer than any")
+    return payload[at:], peer
+
+
+_TLV_ADDRESS, _TLV_EXIT, _TLV_BIND, _TLV_COPIES = 1, 2, 5, 6
 
 # A label and its value, of 63 characters each.
 MAX_EXIT = 127
+# On how many paths a datagram can be asked to travel.
+MAX_COPIES = 2
 
 
 def pack_open(stream: int, credit: int, request: OpenRequest) -> bytes:
     """OPEN: a stream, what it is to reach, and how far the other side may send on it."""
-    fields = [(_TLV_ADDRESS, request.target.encode())]
+    fields: list[tuple[int, bytes]] = []
+    if request.target != ANYWHERE:
+        fields.append((_TLV_ADDRESS, request.target.encode()))
     if request.exit:
         fields.append((_TLV_EXIT, request.exit.encode("utf-8")))
+    if request.bind is not None:
+        fields.append((_TLV_BIND, request.bind.encode()))
+    if request.copies > 1:
+        fields.append((_TLV_COPIES, bytes([request.copies])))
     payload = b"".join(bytes([t]) + len(v).to_bytes(2, "big") + v for t, v in fields)
     return pack_with(payload, OPEN, 0, request.kind, stream, credit)
 
@@ -296,14 +334,27 @@ def parse_open(kind: int, payload: bytes) -> OpenRequest:
             raise FramingError(Code.PROTOCOL, "OPEN with a field cut off")
         fields[payload[at]] = payload[at + 3 : end]
         at = end
-    address = fields.get(_TLV_ADDRESS, b"")
-    decoded = Target.decode(address)
-    if decoded is None or decoded[1] != len(address):
-        raise FramingError(Code.PROTOCOL, "OPEN without a whole address")
+    target = _address(fields, _TLV_ADDRESS)
+    if target is None:
+        if kind != Kind.UDP:
+            raise FramingError(Code.PROTOCOL, "OPEN without a whole address")
+        target = ANYWHERE
     exit_name = printable(fields.get(_TLV_EXIT, b"").decode("utf-8", "replace"), MAX_EXIT)
+    copies = MAX_COPIES if fields.get(_TLV_COPIES) == bytes([MAX_COPIES]) else 1
+    bind = _address(fields, _TLV_BIND)
     try:
-        return OpenRequest(decoded[0], Kind(kind), exit_name)
+        return OpenRequest(target, Kind(kind), exit_name, bind=bind, copies=copies)
     except ValueError:
         raise OpenRefused(
             Code.BAD_KIND, f"what it asks for, kind {kind}, is unknown here"
         ) from None
+
+
+def _address(fields: dict[int, bytes], number: int) -> Target | None:
+    """The address in a field, if that is there."""
+    if (value := fields.get(number)) is None:
+        return None
+    decoded = Target.decode(value)
+    if decoded is None or decoded[1] != len(value):
+        raise FramingError(Code.PROTOCOL, "OPEN without a whole address")
+    return decoded[0]

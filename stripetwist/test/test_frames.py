@@ -11,10 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from stripetwist.core import frames
 from stripetwist.core.errors import Code, FramingError, OpenRefused
 from stripetwist.core.frames import HEADER, HEADER_SIZE, Frame, FrameParser
-from stripetwist.core.target import Kind, OpenRequest, Target
+from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
 
 EXAMPLES = settings(max_examples=50, deadline=None)
 REQUEST = OpenRequest(Target.of("example.com", 443), exit="attic")
+ANYTHING = OpenRequest(ANYWHERE, Kind.UDP, bind=Target.of("127.0.0.1", 51820), copies=2)
 
 # name, the frame as it is built, the bytes, and what is parsed of them.
 GOLDEN: list[tuple[str, bytes, str, tuple[int, int, int, int, int, bytes]]] = [
@@ -64,6 +65,12 @@ GOLDEN: list[tuple[str, bytes, str, tuple[int, int, int, int, int, bytes]]] = [
         (0x03, 0, 2, 2, 0, bytes.fromhex("01000701c00002010035")),
     ),
     (
+        "OPEN of no address, bound, on two paths",
+        frames.pack_open(1, 0, ANYTHING),
+        "03 00 0002 0000000e 00000001 0000000000000000 05 0007 01 7f000001 ca6c 06 0001 02",
+        (0x03, 0, 2, 1, 0, bytes.fromhex("050007017f000001ca6c06000102")),
+    ),
+    (
         "OPEN of an IPv6 address, resolve",
         frames.pack_open(7, 1, OpenRequest(Target.of("2001:db8::1", 80), Kind.RESOLVE)),
         "03 00 0003 00000016 00000007 0000000000000001"
@@ -108,9 +115,15 @@ GOLDEN: list[tuple[str, bytes, str, tuple[int, int, int, int, int, bytes]]] = [
     ),
     (
         "DGRAM",
-        frames.pack_with(b"\x01\x7f\0\0\x01\0\x35dns", frames.DGRAM, 0, 1, 9, 77),
-        "0b 00 0001 0000000a 00000009 000000000000004d 017f0000010035646e73",
-        (0x0B, 0, 1, 9, 77, b"\x01\x7f\0\0\x01\0\x35dns"),
+        b"".join(frames.pack_datagram(9, 77, b"", b"ping", False)),
+        "0b 00 0000 00000004 00000009 000000000000004d 70696e67",
+        (0x0B, 0, 0, 9, 77, b"ping"),
+    ),
+    (
+        "DGRAM of no bytes that names its peer, on its second path",
+        b"".join(frames.pack_datagram(9, 78, Target.of("127.0.0.1", 53).encode(), b"", True)),
+        "0b 06 0000 00000007 00000009 000000000000004e 017f0000010035",
+        (0x0B, 6, 0, 9, 78, b"\x01\x7f\0\0\x01\0\x35"),
     ),
     (
         "SUBFLOW_FINAL",
@@ -227,11 +240,42 @@ class GoldenTests(SynchronousTestCase):
             REQUEST,
             OpenRequest(Target.of("192.0.2.1", 53), Kind.UDP),
             OpenRequest(Target.of("2001:db8::1", 80), Kind.RESOLVE),
+            ANYTHING,
         ):
             (frame,) = FrameParser().feed(frames.pack_open(1, 9, request))
             kind, _, aux, stream, offset, payload = flat(frame)
             self.assertEqual((kind, stream, offset), (frames.OPEN, 1, 9))
             self.assertEqual(frames.parse_open(aux, payload), request)
+
+
+class DatagramTests(SynchronousTestCase):
+    """What a DGRAM carries."""
+
+    def test_as_it_was_packed(self) -> None:
+        """Payload and peer, of any size there is."""
+        for peer in (None, Target.of("::1", 53), Target.of("n" * 63 + ".example", 65535)):
+            for payload in (b"", b"x", bytes(frames.MAX_DATAGRAM)):
+                address = peer.encode() if peer else b""
+                made = b"".join(frames.pack_datagram(1, 2**40, address, payload, False))
+                (frame,) = FrameParser().feed(made)
+                _, flags, _, _, number, carried = flat(frame)
+                self.assertEqual(number, 2**40)
+                self.assertEqual(frames.parse_datagram(flags, carried), (payload, peer))
+
+    def test_a_cut_address(self) -> None:
+        """Is a broken frame."""
+        whole = Target.of("a.example", 53).encode()
+        for size in range(len(whole)):
+            with self.assertRaises(FramingError):
+                frames.parse_datagram(frames.ADDRESSED, whole[:size])
+
+    def test_nonsense(self) -> None:
+        """A name that is none, a form nobody knows, port 0, or too much."""
+        for payload in (b"\x03\x01/\0\x50", b"\x07abcdefgh", b"\x01\x7f\0\0\x01\0\0x"):
+            with self.assertRaises(OpenRefused):
+                frames.parse_datagram(frames.ADDRESSED, payload)
+        with self.assertRaises(OpenRefused):
+            frames.parse_datagram(0, bytes(frames.MAX_DATAGRAM + 1))
 
 
 class ParserTests(SynchronousTestCase):
@@ -342,7 +386,7 @@ class ParserTests(SynchronousTestCase):
             frames.STOP: 0,
             frames.PONG: 0,
             frames.SUBFLOW_DRAIN: 0,
-            frames.DGRAM: 65535,
+            frames.DGRAM: 257 + 65507,
             frames.PAD: 65536,
             0x81: 65536,
         }

@@ -249,7 +249,8 @@ class FrameTests(WireCase):
     def test_flags(self) -> None:
         """Those of the code."""
         flags = self.named("frame-flags")
-        self.assertEqual(flags, {"FIN": frames.FIN, "COPY": frames.COPY})
+        known = {"FIN": frames.FIN, "COPY": frames.COPY, "ADDRESSED": frames.ADDRESSED}
+        self.assertEqual(flags, known)
 
     def test_what_calls_for_no_acknowledgement(self) -> None:
         """The frames that are named are those of the code."""
@@ -260,11 +261,14 @@ class FrameTests(WireCase):
     def test_open(self) -> None:
         """Kinds, fields and forms of address, as the code packs them."""
         self.assertEqual(self.named("open-kinds"), {kind.name: kind.value for kind in Kind})
-        packed = frames.pack_open(1, 0, OpenRequest(Target.of("a.example", 1), exit="x"))
-        address = packed[HEADER_SIZE:]
-        after = 3 + int.from_bytes(address[1:3], "big")
-        found = {"address": address[0], "exit": address[after]}
-        self.assertEqual(self.named("open-fields"), found)
+        one = Target.of("a.example", 1)
+        fields = frames.pack_open(1, 0, OpenRequest(one, Kind.UDP, "x", "", one, 2))[HEADER_SIZE:]
+        found = []
+        while fields:
+            found.append(fields[0])
+            fields = fields[3 + int.from_bytes(fields[1:3], "big") :]
+        known = dict(zip(("address", "exit", "bind", "copies"), found, strict=True))
+        self.assertEqual(self.named("open-fields"), known)
         hosts = {"IPv4": "192.0.2.1", "name": "a.example", "IPv6": "::1"}
         forms = {name: Target.of(host, 1).encode()[0] for name, host in hosts.items()}
         self.assertEqual(self.named("address-forms"), forms)
