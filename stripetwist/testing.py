@@ -16,7 +16,7 @@ from stripetwist.core.errors import Code, FramingError, OpenRefused
 from stripetwist.core.frames import Checksum, Frame, FrameParser
 from stripetwist.core.progress import KernelView
 from stripetwist.core.session import Session
-from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
 
 
 class EventHeap:
@@ -196,6 +196,7 @@ class Carried:
     @ivar wrote: bytes given to the session.
     @ivar got: bytes taken from it.
     @ivar outcome: how it ended: C{finished}, C{reset}, C{refused}, or still C{open}.
+    @ivar datagrams: when each came, its payload, and the peer that it names.
     """
 
     wrote: bytearray = field(default_factory=bytearray)
@@ -206,6 +207,7 @@ class Carried:
     may_write: bool = True
     reading: bool = True
     outcome: str = "open"
+    datagrams: list[tuple[float, bytes, Target | None]] = field(default_factory=list)
 
 
 class End:
@@ -247,6 +249,18 @@ class End:
         self.streams[stream_id] = Carried()
         self.turn()
         return stream_id
+
+    def associate(self, copies: int = 1) -> int:
+        """Open an association; its id."""
+        stream_id = self.session.open(OpenRequest(ANYWHERE, Kind.UDP, copies=copies))
+        self.streams[stream_id] = Carried()
+        self.turn()
+        return stream_id
+
+    def send_datagram(self, stream_id: int, payload: bytes, peer: Target | None = None) -> None:
+        """Send one, if it may leave."""
+        self.session.send_datagram(stream_id, payload, peer, self.heap.now)
+        self.turn()
 
     def write(self, stream_id: int, data: bytes) -> None:
         """Write, whatever the session says of room."""
@@ -349,6 +363,9 @@ class End:
             self.streams[event.stream_id].accepted = True
         elif isinstance(event, events.StreamReadable):
             self._read(event.stream_id)
+        elif isinstance(event, events.DatagramArrived):
+            came = self.heap.now, event.payload, event.peer
+            self.streams[event.stream_id].datagrams.append(came)
         elif isinstance(event, events.StreamWritable):
             self.streams[event.stream_id].may_write = True
         else:
@@ -391,12 +408,17 @@ class End:
     # ---- its subflows
 
     def join(
-        self, subflow_id: int, pipe: Pipe, rtt: float | None, checksum: Checksum | None
+        self,
+        subflow_id: int,
+        pipe: Pipe,
+        rtt: float | None,
+        checksum: Checksum | None,
+        path: int = 0,
     ) -> None:
         """A connection is up."""
         self.pipes[subflow_id] = pipe
         self._watched[subflow_id] = FrameParser(checksum)
-        self.session.subflow_up(subflow_id, self.heap.now, rtt, checksum)
+        self.session.subflow_up(subflow_id, self.heap.now, rtt, checksum, path=path)
 
     def leave(self, subflow_id: int) -> None:
         """A connection is lost."""
@@ -479,6 +501,7 @@ class Pair:
         delay: float = 0.01,
         rate_back: float | None = None,
         checksum: Checksum | None = None,
+        path: int = 0,
     ) -> int:
         """A subflow more; its id.  Rate in bytes per second, delay one way in seconds."""
         subflow_id = self._next
@@ -487,7 +510,7 @@ class Pair:
         back = Pipe(self.heap, rate_back or rate, delay)
         there.back, back.back = back, there
         for end, mine, theirs in ((self.a, there, back), (self.b, back, there)):
-            end.join(subflow_id, mine, 2 * delay, checksum)
+            end.join(subflow_id, mine, 2 * delay, checksum, path)
             theirs.deliver = _bound(end.came, subflow_id)
             mine.drained = _bound0(end.drained, subflow_id)
         self.subflows[subflow_id] = (there, back)

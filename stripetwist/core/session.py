@@ -14,7 +14,7 @@ from stripetwist.core.progress import KernelView
 from stripetwist.core.streams import Streams
 from stripetwist.core.subflow import NEVER, Subflow
 from stripetwist.core.subflows import Subflows
-from stripetwist.core.target import OpenRequest
+from stripetwist.core.target import OpenRequest, Target
 from stripetwist.core.warmth import Warmth
 
 
@@ -41,6 +41,7 @@ class Session:
         self._events: deque[events.Event] = deque()
         self._outbox = Outbox(limits)
         self._streams = Streams(is_dialer, limits, budget, peer, self._outbox, self._events.append)
+        self._datagrams = self._streams.datagrams
         self._warmth = Warmth(limits, now, self._events.append)
         self._subflows = Subflows(self._outbox, limits, self._warmth)
         self._peer_leaves = False
@@ -65,6 +66,7 @@ class Session:
             frames.STOP: self._streams.on_stop,
             frames.PING: self._on_ping,
             frames.PONG: self._on_pong,
+            frames.DGRAM: self._on_datagram,
             frames.SUBFLOW_FINAL: self._on_final,
             frames.SUBFLOW_DRAIN: self._on_drain,
             frames.GOAWAY: self._on_goaway,
@@ -80,6 +82,7 @@ class Session:
         rtt: float | None = None,
         checksum: frames.Checksum | None = None,
         window_decays: bool = False,
+        path: str | int = 0,
     ) -> None:
         """
         A connection has joined.
@@ -87,10 +90,12 @@ class Session:
         @param rtt: seconds its hello took, if known.
         @param checksum: what its frames end in, where no TLS guards them.
         @param window_decays: whether its congestion window shrinks while it is idle.
+        @param path: which of the ways to the peer it takes.
         @raise ProtocolError: its id was used before.
         """
         if not self.closed:
             subflow = Subflow(subflow_id, self._limits, now, rtt, checksum, window_decays)
+            subflow.path = path
             self._subflows.add(subflow)
             self._warmth.joined(subflow, self._used)
 
@@ -157,7 +162,8 @@ class Session:
             if kind == frames.PAD:
                 subflow.rx.pad += HEADER_SIZE + frame[6]
                 continue
-            subflow.rx.overhead += HEADER_SIZE if kind == frames.DATA else HEADER_SIZE + frame[6]
+            carries = kind == frames.DATA or kind == frames.DGRAM
+            subflow.rx.overhead += HEADER_SIZE if carries else HEADER_SIZE + frame[6]
             if (handler := self._handlers.get(kind)) is None:
                 continue
             try:
@@ -178,7 +184,9 @@ class Session:
         """
         if now >= self._warmth.until:
             self._watch_use(now)
-        return self._subflows.pollable(now)
+        if self._datagrams.waits:
+            self._datagrams.route(self._subflows.ways(now), now)
+        return self._subflows.pollable(now, self._datagrams.routed)
 
     @property
     def moved(self) -> int:
@@ -226,8 +234,8 @@ class Session:
         """
         One batch for a subflow, to be joined and written once.
 
-        Its own small frames and control may come although it has not drained; stream bytes
-        are bound to it only when it has.
+        Its own small frames, control and datagrams may come although it has not drained;
+        stream bytes are bound to it only when it has.
         """
         subflow = self._subflows.alive.get(subflow_id)
         if subflow is None or not subflow.has_room_for_control:
@@ -238,11 +246,14 @@ class Session:
         out: list[bytes] = []
         # Noted in the ledger in the order of the wire: an acknowledgement counts its bytes.
         takes = carries and drained and self._subflows.takes_data(subflow)
-        speaks = carries and (outbox.has_control or takes)
+        told = carries and subflow_id in self._datagrams.routed
+        speaks = carries and (outbox.has_control or takes or told)
         if speaks or subflow.owes_from <= now:
             out += subflow.take_owed(now)
         if carries:
             self._poll_control(subflow, out, now)
+            if told:
+                self._poll_datagrams(subflow, out, now)
             if takes:
                 self._poll_data(subflow, out, now)
             if drained and not out:
@@ -258,6 +269,16 @@ class Session:
         healthy = self._subflows.healthy
         for control in self._outbox.take_control(self._limits.control_ahead, healthy):
             subflow.put_control(control, out, now)
+
+    def _poll_datagrams(self, subflow: Subflow, out: list[bytes], now: float) -> None:
+        shares = self._subflows.takes_data(subflow)
+        room = self._subflows.datagram_room(subflow)
+        while room > 0:
+            datagram = self._datagrams.take(subflow.subflow_id, now)
+            if datagram is None:
+                return
+            subflow.put_datagram(datagram, out, now, shares)
+            room -= datagram.size
 
     def _poll_data(self, subflow: Subflow, out: list[bytes], now: float) -> None:
         room = subflow.batch
@@ -331,6 +352,18 @@ class Session:
         """The consumer took bytes: they no longer count, and the peer may send as many."""
         self._streams.consumed(stream_id, count)
 
+    def send_datagram(
+        self, stream_id: int, payload: bytes, peer: Target | None, now: float
+    ) -> None:
+        """
+        Have a datagram leave on an association, soon or not at all.
+
+        @param peer: where it is to go, or who has sent it; C{None} for the association's own.
+        """
+        stream = self._streams.table.get(stream_id)
+        if stream is not None and stream.answered:
+            self._datagrams.put(stream_id, payload, peer, now)
+
     @property
     def is_short(self) -> bool:
         """Whether it stores more than its share of the process's memory."""
@@ -359,6 +392,7 @@ class Session:
         deadline = min(deadline, self._streams.unasked_until())
         if not self._subflows.alive:
             deadline = self._alone_since + self._timeout
+        deadline = min(deadline, self._datagrams.drop_at)
         self._armed = deadline
         self._owes_from = NEVER
         return deadline
@@ -367,10 +401,10 @@ class Session:
         """
         None that came up since C{next_deadline} was asked is sooner, as far as it matters.
 
-        Cheap to ask: only acknowledgements have less time than the least patience.  One that
-        is due has left by now, or waits for room.
+        Cheap to ask: only acknowledgements and datagrams have less time than the least
+        patience.  An acknowledgement that is due has left by now, or waits for room.
         """
-        latest = now + self._limits.stall_floor
+        latest = min(now + self._limits.stall_floor, self._datagrams.drop_at)
         return self._owes_from if now < self._owes_from < latest else latest
 
     def deadline_reached(self, now: float) -> None:
@@ -434,6 +468,21 @@ class Session:
                 self._streams.arrived(other.acked(parsed, None, now))
                 self._subflows.state_changed(other)
 
+    def _on_datagram(self, subflow: Subflow, frame: Frame, now: float) -> None:
+        _, flags, _, stream_id, number, pieces, length = frame
+        try:
+            payload, peer = frames.parse_datagram(flags, b"".join(pieces))
+        except OpenRefused:
+            payload, peer, stream_id = b"", None, 0
+        stream = self._streams.table.get(stream_id)
+        # It may be ahead of its OPEN, or behind the end.
+        if stream is None or not stream.answered or not self._datagrams.is_new(stream_id, number):
+            subflow.rx.copy += length
+            return
+        subflow.rx.first += len(payload)
+        subflow.rx.overhead += length - len(payload)
+        self._events.append(events.DatagramArrived(stream_id, payload, peer))
+
     def _on_ping(self, subflow: Subflow, frame: Frame, now: float) -> None:
         subflow.ping_came(frame[4], now)
 
@@ -470,4 +519,5 @@ class Session:
             "subflows": self._subflows.snapshot(),
             "deaths": self._deaths,
             "streams": self._streams.snapshot(),
+            "datagrams": self._datagrams.snapshot(),
         }

@@ -6,13 +6,14 @@ from stripetwist.core import events, frames
 from stripetwist.core.chunks import Chunk
 from stripetwist.core.config import Limits, PeerLimits
 from stripetwist.core.credit import MemoryBudget, ReceiveWindow, SendStore
+from stripetwist.core.datagrams import Datagrams
 from stripetwist.core.errors import Code, OpenRefused, ProtocolError
 from stripetwist.core.frames import Frame
 from stripetwist.core.outbox import Control, Outbox
 from stripetwist.core.room import Room
 from stripetwist.core.stream import Stream, StreamNumbers
 from stripetwist.core.subflow import NEVER, Subflow
-from stripetwist.core.target import OpenRequest
+from stripetwist.core.target import Kind, OpenRequest
 
 # Beyond this a new session has to take over.
 _MOST_ID = 2**31
@@ -26,6 +27,7 @@ class Streams:
     what their owners must know to the events.
 
     @ivar table: the live streams by id.
+    @ivar datagrams: those of the streams that are associations.
     @ivar store: what they have to send and to repeat.
     @ivar room: who waits for room to write.
     @ivar leaving: whether the peer was told to open no more.
@@ -44,6 +46,7 @@ class Streams:
         self.table: dict[int, Stream] = {}
         self.counters = {"opened": 0, "refused": 0, "reset": 0}
         self.leaving = False
+        self.datagrams = Datagrams(limits)
         self.store = SendStore(budget)
         self.room = Room(limits, self.store, tell)
         self._limits = limits
@@ -68,7 +71,12 @@ class Streams:
         if stream_id > _MOST_ID:
             raise OpenRefused(Code.GOING_AWAY, "the session has used all its stream numbers")
         self._next_id += 2
-        window = ReceiveWindow(self._budget.first_window(), self._budget, self._limits)
+        if request.kind is Kind.UDP:
+            self.datagrams.add(stream_id, request.copies)
+            first = self._limits.min_window
+        else:
+            first = self._budget.first_window()
+        window = ReceiveWindow(first, self._budget, self._limits)
         stream = Stream(stream_id, True, self._peer.init_window, window)
         self.table[stream_id] = stream
         self._ours += 1
@@ -82,7 +90,8 @@ class Streams:
         if stream is None or stream.answered:
             return
         stream.answered = True
-        stream.window.widen(self._budget.first_window())
+        if stream_id not in self.datagrams:
+            stream.window.widen(self._budget.first_window())
         word = frames.pack(frames.ACCEPT, stream=stream_id, offset=stream.window.limit)
         self._outbox.put(word, owed=True)
         self._outbox.ready(stream)
@@ -167,6 +176,7 @@ class Streams:
         """The stream is over, and whatever it holds."""
         del self.table[stream.stream_id]
         self._unasked.pop(stream.stream_id, None)
+        self.datagrams.forget(stream.stream_id)
         self.room.forget(stream)
         self._ours -= stream.is_ours
         self.store.add(-stream.discard())
@@ -307,6 +317,8 @@ class Streams:
         del self._unasked[stream_id]
         stream.credit.raise_to(credit)
         self.counters["opened"] += 1
+        if request.kind is Kind.UDP:
+            self.datagrams.add(stream_id, request.copies)
         self._tell(events.StreamOpened(stream_id, request))
 
     def _ours_of(self, frame: Frame) -> Stream | None:

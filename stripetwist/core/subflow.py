@@ -13,6 +13,7 @@ from stripetwist.core.rtt import RttEstimator
 
 if TYPE_CHECKING:
     from stripetwist.core.chunks import Chunk
+    from stripetwist.core.flow import Datagram
     from stripetwist.core.outbox import Control
 
 NEVER = float("inf")
@@ -25,6 +26,8 @@ _RATE_MUCH = 256 * 1024
 _RATE_LITTLE = 8 * 1024
 # What TLS may have added to bytes in flight, beside a share of them.
 _RECORD = 256
+# Of what goes onto it while stream bytes wait, datagrams may make this part.
+_DATAGRAM_SHARE = 1 / 5
 
 
 class State(Enum):
@@ -77,6 +80,7 @@ class Subflow:
     @ivar last_heard: when bytes last came.
     @ivar owes_from: when a small frame of its own should leave.
     @ivar asked_at: when it was last asked for a sign of life.
+    @ivar path: which of the ways to the peer it takes.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Subflow:
         window_decays: bool = False,
     ) -> None:
         self.subflow_id = subflow_id
+        self.path: str | int = 0
         self.window_decays = window_decays
         self.cold_from = 0
         self.wrote_at = now
@@ -116,6 +121,10 @@ class Subflow:
         self._rated_at = now
         self._rate_from = (now, 0)
         self._stood = 0.0
+        self._datagrams = 0
+        self._datagrams_rated = 0
+        self._share = float(limits.control_ahead)
+        self._share_from = 0
         self._draining = False
         self._reprieve = 0.0
         self._reprieved = False
@@ -180,6 +189,57 @@ class Subflow:
         out.append(HEADER.pack(frames.DATA, flags, 0, size, owner, chunk.offset))
         if size:
             out.append(chunk.data)
+
+    def put_datagram(
+        self, datagram: "Datagram", out: list[bytes], now: float, shares: bool
+    ) -> None:
+        """
+        Put a DGRAM frame into a batch.
+
+        @param shares: whether stream bytes wait for this subflow.
+        """
+        copy = bool(datagram.carriers)
+        payload, size = datagram.payload, datagram.size
+        if copy:
+            self.tx.copy += len(payload)
+        else:
+            self.tx.first += len(payload)
+        self.tx.overhead += size - len(payload)
+        self._datagrams += size
+        if shares:
+            self._share -= size
+        datagram.carriers += (self.subflow_id,)
+        self.wrote(size, None, now)
+        stream_id, number, address = datagram.stream_id, datagram.number, datagram.address
+        out += frames.pack_datagram(stream_id, number, address, payload, copy)
+
+    def datagram_share(self) -> float:
+        """How many bytes of datagrams may go onto it while stream bytes wait; less if negative."""
+        written = self.ledger.written
+        earned = (written - self._share_from) * _DATAGRAM_SHARE
+        self._share = min(self._limits.control_ahead, self._share + earned)
+        self._share_from = written
+        return self._share
+
+    def streams_first(self) -> float:
+        """How many bytes of streams are to go before the next datagram."""
+        return max(0.0, -self.datagram_share() / _DATAGRAM_SHARE)
+
+    def queued_for(self, more: float) -> float:
+        """
+        Seconds that what is on it and so many bytes more take to be all under way.
+
+        While nobody knows its rate, its window has grown by all that it has carried.
+        """
+        window = self.window
+        if not self.rate:
+            window += max(0, self.ledger.acked - self.cold_from)
+        excess = self.ledger.in_flight + more - window
+        return max(0.0, excess) / (self.rate or window / (self.rtt.minimum or 1.0))
+
+    def arrival(self, size: float) -> float:
+        """Seconds until so many bytes written now would have arrived, as far as can be told."""
+        return (self.rtt.minimum or 1.0) / 2 + self.queued_for(size)
 
     def wrote(self, size: int, item: "Chunk | Control | None", now: float) -> None:
         """Bytes that call for an acknowledgement go out."""
@@ -279,8 +339,13 @@ class Subflow:
         span, size = now - since - self._stood, self.ledger.acked - acked
         if (span >= _RATE_SPAN or size >= _RATE_MUCH) and span > 0 and size >= _RATE_LITTLE:
             self.rate = size / span
-            self._rated_at = now
-            self.batch = self._batch_for(self.rate)
+            if self._datagrams - self._datagrams_rated > size // 2:
+                # Datagrams come at a rate of their own: no sign that it is slow.
+                self._rated_at = -NEVER
+            else:
+                self._rated_at = now
+                self.batch = self._batch_for(self.rate)
+            self._datagrams_rated = self._datagrams
             self._rate_from = (now, self.ledger.acked)
             self._stood = 0.0
 

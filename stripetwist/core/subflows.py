@@ -1,6 +1,6 @@
 """The subflows of a session: which live, which are to be asked, what the dead had on them."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from stripetwist.core import frames
 from stripetwist.core.chunks import Chunk
@@ -137,11 +137,13 @@ class Subflows:
 
     # ---- sending
 
-    def pollable(self, now: float) -> Iterator[int]:
+    def pollable(self, now: float, routed: Container[int] = ()) -> Iterator[int]:
         """
         Those with something to write, the quickest first.
 
         Each is named only if those before it, polled meanwhile, have left it something.
+
+        @param routed: those for which there are datagrams.
         """
         outbox, ahead = self._outbox, self._limits.control_ahead
         subflows = list(self.alive.values())
@@ -154,8 +156,10 @@ class Subflows:
                 continue
             pads = s.since_drain == 0 and s.subflow_id in padding
             takes = s.since_drain == 0 and data and self.takes_data(s)
+            told = s.subflow_id in routed and self.datagram_room(s) > 0
             if s.owes_from <= now or (
-                (control or takes or (pads and self.filler_for(s, now))) and self.carries(s, now)
+                (control or takes or told or (pads and self.filler_for(s, now)))
+                and self.carries(s, now)
             ):
                 yield s.subflow_id
                 control, data = outbox.has_control, outbox.has_data
@@ -163,6 +167,22 @@ class Subflows:
     def filler_for(self, subflow: Subflow, now: float) -> int:
         """How many bytes of filler to write to it if there is nothing else."""
         return self._warmth.filler_for(subflow, len(self.alive), now)
+
+    # ---- datagrams
+
+    def ways(self, now: float) -> list[tuple[Subflow, float]]:
+        """Those that may carry datagrams, and how many bytes of streams are to go first."""
+        return [
+            (s, s.streams_first() if self.takes_data(s) else 0.0)
+            for s in self.alive.values()
+            if self.carries(s, now)
+        ]
+
+    def datagram_room(self, subflow: Subflow) -> float:
+        """How many bytes of datagrams to put onto it now; the last of them may go beyond."""
+        behind = subflow.since_drain
+        room = self._limits.control_ahead - behind if behind else subflow.batch
+        return min(room, subflow.datagram_share()) if self.takes_data(subflow) else room
 
     # ---- time
 
