@@ -56,3 +56,24 @@ class Associator(Protocol):
         @return: fires once the far end is bound.  Fails with
             L{stripetwist.core.errors.OpenRefused}.  Cancelling it cancels the question.
         """
+
+
+class _Passage:
+    """Passes what comes out of one association on into another, and its end."""
+
+    def __init__(self, other: Association) -> None:
+        self._other = other
+
+    def datagram_came(self, payload: bytes, peer: Target | None) -> None:
+        """See L{Receiver.datagram_came}."""
+        self._other.send(payload, peer)
+
+    def association_lost(self, code: Code | None) -> None:
+        """See L{Receiver.association_lost}."""
+        self._other.receiver = None
+        self._other.close()
+
+
+def couple_associations(a: Association, b: Association) -> None:
+    """Have what comes out of each go into the other, until either is over; then both are."""
+    a.receiver, b.receiver = _Passage(b), _Passage(a)

@@ -14,6 +14,7 @@ from stripetwist.core.progress import KernelView
 from stripetwist.core.session import Session
 from stripetwist.core.subflow import NEVER
 from stripetwist.core.target import OpenRequest
+from stripetwist.net.association import Association
 from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
 from stripetwist.net.streams import SessionStreams
@@ -87,7 +88,7 @@ class SessionDriver:
         self._store = ground.store
         self._ended = ended
         self._paths: dict[int, str] = {}
-        self._streams = SessionStreams(session, self.soon, label)
+        self._streams = SessionStreams(session, ground.clock, self.soon, label)
         self._turn_comes: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
         self._timer_at = NEVER
@@ -121,7 +122,7 @@ class SessionDriver:
         @raise ProtocolError: with a number that was used before.
         """
         now, decays = self._clock.seconds(), connection.window_decays
-        self.session.subflow_up(subflow_id, now, rtt, checksum, decays)
+        self.session.subflow_up(subflow_id, now, rtt, checksum, decays, path or 0)
         self.connections[subflow_id] = connection
         if path is not None:
             self._paths[subflow_id] = path
@@ -190,6 +191,10 @@ class SessionDriver:
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """Have the peer reach something; see L{Opener.open}."""
         return self._streams.open(request)
+
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """Have the peer make an association; see L{Associator.associate}."""
+        return self._streams.associations.associate(request)
 
     @property
     def active(self) -> int:

@@ -1,5 +1,7 @@
 """The streams that a peer opens: each target is reached, then coupled with its stream."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -8,7 +10,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from stripetwist.core.errors import Code, OpenRefused
-from stripetwist.core.target import OpenRequest
+from stripetwist.core.target import Kind, OpenRequest
+from stripetwist.net.association import Association, couple_associations
 from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
 from stripetwist.net.relay import Relay, couple
@@ -25,6 +28,9 @@ class Asker(Protocol):
 
     def accept(self, stream_id: int) -> ITransport:
         """The target has answered: the stream's transport, L{Parked<relay.Parked>}."""
+
+    def accept_association(self, stream_id: int) -> Association:
+        """The far end of an association is bound."""
 
     def refuse(self, stream_id: int, code: Code, sentence: str) -> None:
         """The target will not be reached."""
@@ -46,7 +52,7 @@ class Serving:
         self._limits = ground.limits
         self._opener = opener
         self._key_id = key_id
-        self._reaching: dict[int, Deferred[ITransport]] = {}
+        self._reaching: dict[int, Deferred[Any]] = {}
         self._unwanted: set[int] = set()
         self._relays: set[Relay] = set()
 
@@ -62,10 +68,21 @@ class Serving:
                 stream_id, Code.TOO_MANY_STREAMS, "too many streams are being opened there"
             )
             return
-        own = OpenRequest(request.target, request.kind, request.exit, self._key_id)
-        self._reaching[stream_id] = reaching = maybeDeferred(self._opener.open, own)
-        reaching.addCallback(self._reached, stream_id)
+        own = replace(request, key_id=self._key_id)
+        reach: Callable[[OpenRequest], Deferred[Any]] = self._opener.open
+        reached = self._reached
+        if request.kind is Kind.UDP:
+            reach = getattr(self._opener, "associate", _no_datagrams)
+            reached = self._associated
+        self._reaching[stream_id] = reaching = maybeDeferred(reach, own)
+        reaching.addCallback(reached, stream_id)
         reaching.addErrback(self._not_reached, stream_id)
+
+    def _associated(self, far: Association, stream_id: int) -> None:
+        if self._is_unwanted(stream_id):
+            far.close()
+        else:
+            couple_associations(self._asker.accept_association(stream_id), far)
 
     def _reached(self, far: Any, stream_id: int) -> None:
         if self._is_unwanted(stream_id):
@@ -104,3 +121,7 @@ class Serving:
         """The session is over: no target is wanted any more."""
         for stream_id in list(self._reaching):
             self.lost(stream_id)
+
+
+def _no_datagrams(request: OpenRequest) -> Deferred[Association]:
+    raise OpenRefused(Code.BAD_KIND, "no datagrams are carried from there")

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import IReactorTime, ITransport
 
 from stripetwist.core import events
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.session import Session
 from stripetwist.core.target import OpenRequest
+from stripetwist.net.association import Association
+from stripetwist.net.datagrams import SessionAssociations
 from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
 from stripetwist.net.relay import Parked
@@ -29,11 +31,15 @@ class SessionStreams:
     @ivar label: what sentences and logs call the peer.
     @ivar held: whose those are that we have opened, or are opening.
     @ivar opening: whose the latter are.
+    @ivar associations: the streams that carry datagrams; for these nobody waits at the end.
     """
 
-    def __init__(self, session: Session, turn: Callable[[], None], label: str) -> None:
+    def __init__(
+        self, session: Session, clock: IReactorTime, turn: Callable[[], None], label: str
+    ) -> None:
         self.label = label
         self.held, self.opening = Tally(), Tally()
+        self.associations = SessionAssociations(session, clock, turn)
         self._session = session
         self._turn = turn
         self._transports: dict[int, StreamTransport] = {}
@@ -54,7 +60,7 @@ class SessionStreams:
     @property
     def active(self) -> int:
         """How many there are, and are being opened by us."""
-        return len(self._transports) + len(self._opening)
+        return len(self._transports) + len(self._opening) + self.associations.active
 
     # ---- being opened
 
@@ -86,6 +92,10 @@ class SessionStreams:
         self._session.accept(stream_id)
         self._turn()
         return transport
+
+    def accept_association(self, stream_id: int) -> Association:
+        """See L{Asker.accept_association<stripetwist.net.serving.Asker.accept_association>}."""
+        return self.associations.accept(stream_id)
 
     def refuse(self, stream_id: int, code: Code, sentence: str) -> None:
         """See L{Asker.refuse<stripetwist.net.serving.Asker.refuse>}."""
@@ -155,6 +165,10 @@ class SessionStreams:
             case events.StreamReadable(stream_id):
                 if (transport := self._transports.get(stream_id)) is not None:
                     transport.readable()
+                else:
+                    self.associations.readable(stream_id)
+            case events.DatagramArrived():
+                self.associations.came(event)
             case events.StreamWritable(stream_id):
                 if (transport := self._transports.get(stream_id)) is not None:
                     transport.has_room()
@@ -174,6 +188,8 @@ class SessionStreams:
             case events.StreamAccepted(stream_id):
                 if (opening := self._answered(stream_id)) is not None:
                     opening.callback(self._parked(stream_id))
+                else:
+                    self.associations.accepted(stream_id)
             case events.StreamRefused(stream_id, code, sentence):
                 self._refused(stream_id, code, sentence)
             case _:
@@ -188,8 +204,11 @@ class SessionStreams:
 
     def _refused(self, stream_id: int, code: Code, sentence: str) -> None:
         self.held.discard(stream_id)
+        refusal = OpenRefused(code, sentence)
         if (opening := self._answered(stream_id)) is not None:
-            opening.errback(OpenRefused(code, sentence))
+            opening.errback(refusal)
+        else:
+            self.associations.refused(stream_id, refusal)
 
     def _lost(self, stream_id: int, code: Code | None) -> None:
         if self._serving is not None:
@@ -198,10 +217,11 @@ class SessionStreams:
         self._refused(stream_id, Code.GENERAL, sentence)
         if (transport := self._transports.pop(stream_id, None)) is not None:
             transport.lost(code)
+        self.associations.lost(stream_id, code)
 
     def stop(self) -> None:
         """The session is over: whoever has not been told yet is."""
         if self._serving is not None:
             self._serving.stop()
-        for stream_id in [*self._opening, *self._transports]:
+        for stream_id in [*self._opening, *self._transports, *self.associations.ids]:
             self._lost(stream_id, Code.SESSION_LOST)

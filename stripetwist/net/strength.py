@@ -44,6 +44,7 @@ class Strength:
         self._address = address
         self._growth = Growth(limits, clock.seconds())
         self._used_at = clock.seconds()
+        self._moved = 0
         self._rests = False
         self._is_over = False
         self._looking: IDelayedCall | None = None
@@ -103,11 +104,16 @@ class Strength:
         """Now and then: whether anybody uses the session, and where we are."""
         self._looking = self._clock.callLater(self._limits.look_around, self._look_around)
         driver, now = self._session(), self._clock.seconds()
+        moved = 0 if driver is None else driver.session.moved
         if driver is None or not driver.is_idle:
             self._used_at = now
+        elif moved != self._moved:
+            # Datagrams, for whose associations nobody waits.
+            self.used()
         elif not self._rests and now - self._used_at >= self._limits.rest_after:
             self._rests = True
             self._fit(len(self.paths))
+        self._moved = moved
         for path in self.paths:
             path.look_around()
 

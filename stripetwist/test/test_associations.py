@@ -1,0 +1,201 @@
+"""L{stripetwist.net.datagrams}: associations through two drivers, and what serves them."""
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from stripetwist.core.errors import Code, OpenRefused
+from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
+from stripetwist.net.association import Association, Receiver, couple_associations
+from stripetwist.test.test_driver import DriverTestCase, Exit
+
+ANY = OpenRequest(ANYWHERE, Kind.UDP, bind=Target.of("127.0.0.1", 51820), copies=2)
+PEER = Target.of("192.0.2.7", 53)
+
+
+class Far:
+    """An association at the exit, of which the test is the other end."""
+
+    def __init__(self) -> None:
+        self.receiver: Receiver | None = None
+        self.sent: list[tuple[bytes, Target | None]] = []
+        self.closed = 0
+
+    def send(self, payload: bytes, peer: Target | None) -> None:
+        """See L{Association.send}."""
+        self.sent.append((payload, peer))
+
+    def close(self) -> None:
+        """See L{Association.close}."""
+        self.closed += 1
+
+
+class Ear:
+    """Who listens to an association."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[bytes, Target | None]] = []
+        self.lost: list[Code | None] = []
+
+    def datagram_came(self, payload: bytes, peer: Target | None) -> None:
+        """See L{Receiver.datagram_came}."""
+        self.heard.append((payload, peer))
+
+    def association_lost(self, code: Code | None) -> None:
+        """See L{Receiver.association_lost}."""
+        self.lost.append(code)
+
+
+class Bound(Exit):
+    """An exit that makes associations when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bindings: list[Deferred[Association]] = []
+
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """See L{Associator.associate}."""
+        self.asked.append(request)
+        self.bindings.append(Deferred(self._cancel))
+        return self.bindings[-1]
+
+
+class AssociationCase(DriverTestCase):
+    """Two drivers, and an exit with datagrams."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.bound = Bound()
+        self.far.serve(self.bound, "laptop")
+
+    def associated(self) -> tuple[Any, Far, Ear]:
+        """One that is there: our end, the exit's, and who listens to ours."""
+        opening = self.near.associate(ANY)
+        self.run_for(0.05)
+        far, ear = Far(), Ear()
+        self.bound.bindings.pop().callback(far)
+        self.run_for(0.05)
+        near = self.successResultOf(opening)
+        near.receiver = ear
+        return near, far, ear
+
+
+class AssociationTests(AssociationCase):
+    """One from its beginning to its end."""
+
+    def test_there_and_back(self) -> None:
+        """Datagrams with their peers, and what was asked for, with the key that asks."""
+        near, far, ear = self.associated()
+        (request,) = self.bound.asked
+        self.assertEqual(
+            request, OpenRequest(ANYWHERE, Kind.UDP, "", "laptop", ANY.bind, ANY.copies)
+        )
+        near.send(b"ping", PEER)
+        near.send(b"", None)
+        self.run_for(0.05)
+        self.assertEqual(far.sent, [(b"ping", PEER), (b"", None)])
+        assert far.receiver is not None
+        far.receiver.datagram_came(b"pong", PEER)
+        self.run_for(0.05)
+        self.assertEqual(ear.heard, [(b"pong", PEER)])
+        self.assertEqual((self.near.active, self.near.is_idle), (1, True))
+
+    def test_closed_here(self) -> None:
+        """The far end is closed, after what was sent last; nothing is left."""
+        near, far, ear = self.associated()
+        near.send(b"bye", None)
+        near.close()
+        near.send(b"no more", None)
+        near.close()
+        self.run_for(0.2)
+        self.assertEqual((far.sent, far.closed, ear.lost), ([(b"bye", None)], 1, []))
+        self.assert_nothing_left()
+
+    def test_closed_there(self) -> None:
+        """Whoever listens here is told, in order."""
+        near, far, ear = self.associated()
+        assert far.receiver is not None
+        far.receiver.association_lost(None)
+        self.run_for(0.2)
+        self.assertEqual(ear.lost, [None])
+        near.close()
+        self.assert_nothing_left()
+
+    def test_the_session_is_lost(self) -> None:
+        """Both ends are told, with the reason; so is who waits."""
+        _, far, ear = self.associated()
+        waiting = self.near.associate(ANY)
+        self.near.finish(Code.SESSION_LOST, "of this test")
+        self.far.finish(Code.SESSION_LOST, "of this test")
+        self.assertEqual((ear.lost, far.closed), ([Code.SESSION_LOST], 1))
+        self.failureResultOf(waiting, OpenRefused)
+        self.failureResultOf(self.near.associate(ANY), OpenRefused)
+
+    def test_refused(self) -> None:
+        """With the sentence of the exit."""
+        opening = self.near.associate(ANY)
+        self.run_for(0.05)
+        self.bound.bindings.pop().errback(OpenRefused(Code.NOT_ALLOWED, "not there"))
+        self.run_for(0.05)
+        self.assertEqual(self.failureResultOf(opening, OpenRefused).value.sentence, "not there")
+        self.assert_nothing_left()
+
+    def test_an_opener_without_datagrams(self) -> None:
+        """Such a kind is refused."""
+        self.far.serve(self.exit, "laptop")
+        opening = self.near.associate(ANY)
+        self.run_for(0.05)
+        self.assertEqual(self.failureResultOf(opening, OpenRefused).value.code, Code.BAD_KIND)
+
+    def test_cancelled(self) -> None:
+        """The far end is cancelled too, and closed if it comes all the same."""
+        opening = self.near.associate(ANY)
+        self.run_for(0.05)
+        opening.cancel()
+        self.failureResultOf(opening, CancelledError)
+        self.run_for(0.05)
+        self.assertEqual(self.bound.cancelled, 1)
+        self.assert_nothing_left()
+
+    def test_nobody_listens(self) -> None:
+        """What comes is dropped; bytes on its stream mean nothing."""
+        near, far, _ = self.associated()
+        near.receiver = None
+        assert far.receiver is not None
+        for _ in range(1000):
+            far.receiver.datagram_came(bytes(1000), None)
+        far_streams = self.far.session._streams
+        (stream_id,) = far_streams.table
+        self.far.session.write(stream_id, bytes(4000))
+        self.far.turn()
+        self.run_for(0.2)
+        (stream,) = self.near.session._streams.table.values()
+        self.assertEqual((stream.ready, stream.window.consumed), (0, 4000))
+
+    def test_coupled(self) -> None:
+        """Each end closes the other, once."""
+        one, other = Far(), Far()
+        couple_associations(one, other)
+        assert one.receiver is not None
+        one.receiver.datagram_came(b"x", PEER)
+        one.receiver.association_lost(Code.IDLE)
+        self.assertEqual((other.sent, other.closed, one.closed), ([(b"x", PEER)], 1, 0))
+        self.assertIsNone(other.receiver)
+
+    def test_counted(self) -> None:
+        """The snapshot says what has become of them."""
+        near, _, _ = self.associated()
+        near.send(b"x", None)
+        near.send(bytes(65508), None)
+        self.run_for(0.05)
+        nothing = {"old": 0, "overflow": 0, "late": 0, "duplicate": 0}
+        sent = {"sent": 1, "received": 0, "dropped": {**nothing, "overflow": 1}}
+        self.assertEqual(self.near.snapshot()["datagrams"], sent)
+        came = {"sent": 0, "received": 1, "dropped": {**nothing, "duplicate": 1}}
+        self.assertEqual(self.far.snapshot()["datagrams"], came)
+
+    def assert_nothing_left(self) -> None:
+        """No stream, no promise."""
+        for end, store in zip((self.near, self.far), self.stores, strict=True):
+            self.assertEqual((end.active, end.session._streams.table), (0, {}))
+            self.assertEqual(store.budget.promised, 0)
