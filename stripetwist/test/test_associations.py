@@ -2,32 +2,16 @@
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
-from stripetwist.net.association import Association, Receiver, couple_associations
-from stripetwist.test.test_driver import DriverTestCase, Exit
+from stripetwist.net.association import couple_associations
+from stripetwist.test.associations import Bound, Far
+from stripetwist.test.test_driver import DriverTestCase
 
 ANY = OpenRequest(ANYWHERE, Kind.UDP, bind=Target.of("127.0.0.1", 51820), copies=2)
 PEER = Target.of("192.0.2.7", 53)
-
-
-class Far:
-    """An association at the exit, of which the test is the other end."""
-
-    def __init__(self) -> None:
-        self.receiver: Receiver | None = None
-        self.sent: list[tuple[bytes, Target | None]] = []
-        self.closed = 0
-
-    def send(self, payload: bytes, peer: Target | None) -> None:
-        """See L{Association.send}."""
-        self.sent.append((payload, peer))
-
-    def close(self) -> None:
-        """See L{Association.close}."""
-        self.closed += 1
 
 
 class Ear:
@@ -44,20 +28,6 @@ class Ear:
     def association_lost(self, code: Code | None) -> None:
         """See L{Receiver.association_lost}."""
         self.lost.append(code)
-
-
-class Bound(Exit):
-    """An exit that makes associations when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bindings: list[Deferred[Association]] = []
-
-    def associate(self, request: OpenRequest) -> Deferred[Association]:
-        """See L{Associator.associate}."""
-        self.asked.append(request)
-        self.bindings.append(Deferred(self._cancel))
-        return self.bindings[-1]
 
 
 class AssociationCase(DriverTestCase):

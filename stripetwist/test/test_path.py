@@ -4,9 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 from stripetwist.core.config import KIB
+from stripetwist.core.target import ANYWHERE, Kind, OpenRequest
 from stripetwist.core.way import Via, Way
 from stripetwist.net import sockets
 from stripetwist.net.dialer import Dialer
+from stripetwist.test.associations import Bound, Far
 from stripetwist.test.link_case import PORT, WEB, LinkTestCase
 
 
@@ -53,6 +55,24 @@ class RestTests(PathTestCase):
         self.assertEqual(len(self.up(dialer)), 3)
         stream.loseConnection()
         self.network.run(0.5)
+
+    def test_datagrams_are_use(self) -> None:
+        """An association alone is none, but what flows on it is."""
+        dialer, _ = self.connected()
+        assert dialer.driver is not None
+        (member,) = self.acceptors[0].door.sessions.values()
+        exit = Bound()
+        member.driver.serve(exit, "client")
+        opening = dialer.driver.associate(OpenRequest(ANYWHERE, Kind.UDP))
+        self.network.run(0.2)
+        exit.bindings.pop().callback(Far())
+        self.network.run(0.2)
+        association = self.successResultOf(opening)
+        self.network.run(305, 0.5)
+        self.assertEqual(len(self.up(dialer)), 1)
+        association.send(b"x", None)
+        self.network.run(5, 0.05)
+        self.assertEqual(len(self.up(dialer)), 3)
 
     def test_not_while_a_stream_is_open(self) -> None:
         """However long nothing is sent on it."""

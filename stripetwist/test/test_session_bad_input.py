@@ -14,7 +14,7 @@ from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.errors import Code, FramingError, OpenRefused, ProtocolError
 from stripetwist.core.frames import HEADER, FrameParser, pack, pack_with
 from stripetwist.core.session import Session
-from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
 
 LIMITS = Limits(max_memory=32 * MIB, prewarm=0)
 REQUEST = OpenRequest(Target.of("example.test", 80))
@@ -559,7 +559,25 @@ class SessionTests(BadInputCase):
         """Are dropped (C52)."""
         for payload in (b"", b"x", bytes(65764)):
             self.assert_ignored(pack_with(payload, frames.DGRAM, 0, 1, 99, 1))
+        stream_id = self.opened()
+        self.assert_ignored(pack_with(b"x", frames.DGRAM, 0, 0, stream_id, 1))
         self.assert_subflow_ends(HEADER.pack(frames.DGRAM, 0, 1, 65765, 99, 1))
+
+    def test_datagrams_that_make_no_sense(self) -> None:
+        """Are dropped, whatever they name; a cut address ends the subflow (C52)."""
+        self.feed(frames.pack_open(1, 0, OpenRequest(ANYWHERE, Kind.UDP)))
+        self.session.accept(1)
+        self.happened()
+        self.said()
+        flag = frames.ADDRESSED
+        for payload in (b"\x07abcdefgh", b"\x03\x01/\0\x50", b"\x01\x7f\0\0\x01\0\0x"):
+            self.assert_ignored(pack_with(payload, frames.DGRAM, flag, 0, 1, 1))
+        self.assert_ignored(pack_with(bytes(65764), frames.DGRAM, 0, 0, 1, 1))
+        again = pack_with(b"x", frames.DGRAM, 0xFB, 7, 1, 1)
+        self.feed(again, again, pack_with(b"y", frames.DGRAM, 0, 0, 1, 2**64 - 1), again)
+        told = [events.DatagramArrived(1, payload, None) for payload in (b"x", b"y")]
+        self.assertEqual(self.happened(), told)
+        self.assert_subflow_ends(pack_with(b"\x01\x7f\0\0\x01\0", frames.DGRAM, flag, 0, 1, 2))
 
     def test_padding(self) -> None:
         """Is thrown away, counted, acknowledged."""
