@@ -39,6 +39,7 @@ class World:
         self.pair = Pair(limits)
         self.ends = (self.pair.a, self.pair.b)
         self.sent: dict[tuple[int, End], bytearray] = {}
+        self.told: dict[tuple[int, End], list[bytes]] = {}
         self.broken: set[int] = set()
         self.unread: set[tuple[int, End]] = set()
         self.foreign = {end: Foreign() for end in self.ends}
@@ -82,6 +83,22 @@ class World:
             return
         assert stream_id not in self._ids, "an id was used twice"
         self._ids.append(stream_id)
+
+    def associate(self, end: End, copies: int) -> None:
+        """Make an association, if that is allowed."""
+        if sum(c.outcome == "open" for c in end.streams.values()) >= _MOST_STREAMS:
+            return
+        try:
+            self._ids.append(end.associate(copies))
+        except OpenRefused:
+            return
+
+    def tell(self, which: int, end: End, size: int) -> None:
+        """Send a datagram on a stream, which need not be one that carries them."""
+        if (stream_id := self.stream(which, end)) is not None:
+            told = self.told.setdefault((stream_id, end), [])
+            told.append(len(told).to_bytes(4, "big") + bytes([stream_id % 251]) * size)
+            end.send_datagram(stream_id, told[-1])
 
     def set_policy(self, end: End, accepts: bool) -> None:
         """What this end answers from now on."""
@@ -239,6 +256,7 @@ class World:
         self._end_together()
         for end in self.ends:
             self._check_delivered(end)
+            self._check_told(end)
             self._check_budget(end)
             self._check_events(end)
             if end not in self.asleep:
@@ -264,6 +282,21 @@ class World:
             if carried.saw_end and (stream_id, end) not in self.unread:
                 assert size == len(sent), "the end came too early"
                 assert self.other(end).streams[stream_id].ended, "an end that nobody wrote"
+
+    def _check_told(self, end: End) -> None:
+        """Datagrams come as they were sent, at most once, and do not wait for long."""
+        for stream_id, carried in end.streams.items():
+            came = [payload for _, payload, _ in carried.datagrams]
+            told = self.told.get((stream_id, self.other(end)), [])
+            assert all(told[int.from_bytes(one[:4], "big")] == one for one in came), "another came"
+            assert len(set(came)) == len(came), "it came twice"
+        datagrams = end.session._datagrams
+        flows = datagrams._flows.values()
+        waiting = [one for flow in flows for lane in flow.lanes for one in lane.queue]
+        assert sum(one.size for one in waiting) == datagrams._held, "miscounted"
+        if end not in self.asleep:
+            oldest = min((one.born for one in waiting), default=self.pair.heap.now)
+            assert self.pair.heap.now - oldest < end.limits.datagram_age, "it waits for ever"
 
     def _check_budget(self, end: End) -> None:
         table = end.session._streams.table.values()
@@ -364,6 +397,7 @@ class World:
         outbox = session._outbox
         assert not session._streams.table and not session._streams.room._waiting
         assert not outbox.has_control and not outbox.has_data
+        assert not session._datagrams._flows and not session._datagrams.waits
         assert outbox._owed_items == outbox._owed_bytes == outbox._flying_bytes == 0
         assert not session._subflows._dead, "a ledger waits for its last word"
         assert not session._streams._numbers._gaps

@@ -75,6 +75,17 @@ class SessionMachine(RuleBasedStateMachine):
         """Open a stream."""
         self.world.open(self.world.end(end))
 
+    @rule(end=END, copies=st.integers(1, 2))
+    def associate(self, end: int, copies: int) -> None:
+        """Make an association."""
+        self.world.associate(self.world.end(end), copies)
+
+    @rule(which=WHICH, end=END, size=SIZE.filter(lambda size: size < 65_000), count=END)
+    def tell(self, which: int, end: int, size: int, count: int) -> None:
+        """Send some datagrams."""
+        for _ in range(1 + 30 * count):
+            self.world.tell(which, self.world.end(end), size)
+
     @rule(end=END, accepts=st.sampled_from([True, True, False]))
     def policy(self, end: int, accepts: bool) -> None:
         """Accept or refuse what is opened from now on."""
