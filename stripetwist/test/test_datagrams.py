@@ -243,3 +243,38 @@ class ShareTests(SynchronousTestCase):
             subflow.acked(subflow.ledger.written, 0.0, NOW)
         self.assertLess(abs(told - 16 * KIB - 400_000 / 5), 2000)
         self.assertLess(subflow.streams_first(), 5000)
+
+
+class RateTests(SynchronousTestCase):
+    """What datagrams alone say of a subflow."""
+
+    def carried(self, size: int, seconds: float) -> Subflow:
+        """One that has carried datagrams of 1,000 bytes, evenly, and has them acknowledged."""
+        subflow = Subflow(1, Limits(), NOW, 0.2)
+        datagrams = Datagrams(Limits())
+        datagrams.add(1, 1)
+        count = size // 1000
+        for number in range(count):
+            now = NOW + seconds * number / count
+            datagrams.put(1, bytes(980), None, now)
+            datagrams.route([(subflow, 0.0)], now)
+            datagram = datagrams.take(1, now)
+            assert datagram is not None
+            subflow.put_datagram(datagram, [], now, False)
+            if number > count // 10:
+                subflow.acked((number - count // 10) * 1000, 0.0, now)
+        return subflow
+
+    def test_few_are_no_sign_of_a_slow_one(self) -> None:
+        """They come at a rate of their own."""
+        subflow = self.carried(20_000, 2.0)
+        self.assertTrue(0 < subflow.rate < 12e3)
+        self.assertFalse(subflow.is_slow(NOW + 2))
+        self.assertEqual(subflow.batch, Limits().batch_first)
+
+    def test_before_its_rate_is_known(self) -> None:
+        """It is taken to have doubled its window as TCP does, else it would never be known."""
+        subflow = self.carried(14_000, 0.1)
+        self.assertEqual(subflow.rate, 0)
+        self.assertEqual(subflow.queued_for(20_000), 0)
+        self.assertGreater(subflow.queued_for(40_000), 0)

@@ -565,7 +565,10 @@ class SessionTests(BadInputCase):
 
     def test_datagrams_that_make_no_sense(self) -> None:
         """Are dropped, whatever they name; a cut address ends the subflow (C52)."""
-        self.feed(frames.pack_open(1, 0, OpenRequest(ANYWHERE, Kind.UDP)))
+        request = OpenRequest(ANYWHERE, Kind.UDP)
+        early = pack_with(b"x", frames.DGRAM, 0, 0, 1, 1)
+        self.feed(early, frames.pack_open(1, 0, request), early)
+        self.assertEqual(self.happened(), [events.StreamOpened(1, request)])
         self.session.accept(1)
         self.happened()
         self.said()

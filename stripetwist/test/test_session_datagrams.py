@@ -108,6 +108,8 @@ class TroubleTests(DatagramCase):
         pair, stream_id = self.joined(THREE[0])
         pair.cut_all()
         pair.a.send_datagram(stream_id, b"x")
+        drop_at = pair.heap.now + LIMITS.datagram_age
+        self.assertEqual(pair.a.session.no_deadline_before(pair.heap.now), drop_at)
         pair.run(0.0999)
         datagrams = pair.a.session._datagrams
         self.assertEqual((datagrams._held, datagrams.dropped["old"]), (21, 0))
