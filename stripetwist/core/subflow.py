@@ -213,6 +213,11 @@ class Subflow:
         stream_id, number, address = datagram.stream_id, datagram.number, datagram.address
         out += frames.pack_datagram(stream_id, number, address, payload, copy)
 
+    @property
+    def datagram_batch(self) -> int:
+        """How many bytes of datagrams to give it at a time; their own rate is a sign here."""
+        return max(self.batch, self._batch_for(self.rate))
+
     def datagram_share(self) -> float:
         """How many bytes of datagrams may go onto it while stream bytes wait; less if negative."""
         written = self.ledger.written

@@ -181,7 +181,7 @@ class Subflows:
     def datagram_room(self, subflow: Subflow) -> float:
         """How many bytes of datagrams to put onto it now; the last of them may go beyond."""
         behind = subflow.since_drain
-        room = self._limits.control_ahead - behind if behind else subflow.batch
+        room = self._limits.control_ahead - behind if behind else subflow.datagram_batch
         return min(room, subflow.datagram_share()) if self.takes_data(subflow) else room
 
     # ---- time
