@@ -75,16 +75,19 @@ class SessionMachine(RuleBasedStateMachine):
         """Open a stream."""
         self.world.open(self.world.end(end))
 
-    @rule(end=END, copies=st.integers(1, 2))
-    def associate(self, end: int, copies: int) -> None:
-        """Make an association."""
-        self.world.associate(self.world.end(end), copies)
+    if _LONG:
+        # The short run has them in test_session_datagrams, which is quicker.
 
-    @rule(which=WHICH, end=END, size=st.sampled_from([0, 100, 9000]), count=END)
-    def tell(self, which: int, end: int, size: int, count: int) -> None:
-        """Send some datagrams."""
-        for _ in range(1 + 9 * count):
-            self.world.tell(which, self.world.end(end), size)
+        @rule(end=END, copies=st.integers(1, 2))
+        def associate(self, end: int, copies: int) -> None:
+            """Make an association."""
+            self.world.associate(self.world.end(end), copies)
+
+        @rule(which=WHICH, end=END, size=st.sampled_from([0, 100, 9000]), count=END)
+        def tell(self, which: int, end: int, size: int, count: int) -> None:
+            """Send some datagrams."""
+            for _ in range(1 + 9 * count):
+                self.world.tell(which, self.world.end(end), size)
 
     @rule(end=END, accepts=st.sampled_from([True, True, False]))
     def policy(self, end: int, accepts: bool) -> None:
