@@ -14,6 +14,7 @@ from stripetwist.core.config import KIB, MIB, Limits, PeerLimits
 from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.errors import Code, FramingError, OpenRefused
 from stripetwist.core.frames import Checksum, Frame, FrameParser
+from stripetwist.core.path import PLAIN, PathInfo
 from stripetwist.core.progress import KernelView
 from stripetwist.core.session import Session
 from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
@@ -413,12 +414,13 @@ class End:
         pipe: Pipe,
         rtt: float | None,
         checksum: Checksum | None,
-        path: int = 0,
+        path: PathInfo = PLAIN,
     ) -> None:
         """A connection is up."""
         self.pipes[subflow_id] = pipe
         self._watched[subflow_id] = FrameParser(checksum)
-        self.session.subflow_up(subflow_id, self.heap.now, rtt, checksum, path=path)
+        way = path.number, path.role, path.rate
+        self.session.subflow_up(subflow_id, self.heap.now, rtt, checksum, False, *way)
 
     def leave(self, subflow_id: int) -> None:
         """A connection is lost."""
@@ -501,7 +503,7 @@ class Pair:
         delay: float = 0.01,
         rate_back: float | None = None,
         checksum: Checksum | None = None,
-        path: int = 0,
+        path: PathInfo = PLAIN,
     ) -> int:
         """A subflow more; its id.  Rate in bytes per second, delay one way in seconds."""
         subflow_id = self._next

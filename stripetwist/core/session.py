@@ -16,6 +16,7 @@ from stripetwist.core.subflow import NEVER, Subflow
 from stripetwist.core.subflows import Subflows
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.core.warmth import Warmth
+from stripetwist.core.way import PathRole
 
 
 class Session:
@@ -75,14 +76,16 @@ class Session:
 
     # ---- subflows
 
-    def subflow_up(
+    def subflow_up(  # noqa: PLR0913, all that is known of it
         self,
         subflow_id: int,
         now: float,
         rtt: float | None = None,
         checksum: frames.Checksum | None = None,
         window_decays: bool = False,
-        path: str | int = 0,
+        path: int = 0,
+        role: PathRole = PathRole.PRIMARY,
+        rate: int = 0,
     ) -> None:
         """
         A connection has joined.
@@ -90,13 +93,17 @@ class Session:
         @param rtt: seconds its hello took, if known.
         @param checksum: what its frames end in, where no TLS guards them.
         @param window_decays: whether its congestion window shrinks while it is idle.
-        @param path: which of the ways to the peer it takes.
+        @param path: the number of the path that it takes.
+        @param role: when that path is used.
+        @param rate: bytes per second that all subflows of the path may carry; 0 for no limit.
         @raise ProtocolError: its id was used before.
         """
         if not self.closed:
             subflow = Subflow(subflow_id, self._limits, now, rtt, checksum, window_decays)
-            subflow.path = path
+            subflow.path, subflow.role = path, role
+            subflow.is_kept_warm = role is PathRole.PRIMARY and not rate
             self._subflows.add(subflow)
+            self._subflows.paths.limit(path, rate, now)
             self._warmth.joined(subflow, self._used)
 
     def subflow_down(self, subflow_id: int, now: float) -> None:
@@ -260,7 +267,9 @@ class Session:
                 self._poll_filler(subflow, out, now)
         if out:
             subflow.wrote_at = now
-            subflow.since_drain += sum(map(len, out))
+            size = sum(map(len, out))
+            subflow.since_drain += size
+            self._subflows.paths.spend(subflow, size, now)
             if subflow.checksum is not None:
                 out = subflow.with_trailers(out)
         return out
@@ -281,8 +290,8 @@ class Session:
             room -= datagram.size
 
     def _poll_data(self, subflow: Subflow, out: list[bytes], now: float) -> None:
-        room = subflow.batch
-        payload = subflow.frame_payload
+        room = self._subflows.batch_for(subflow, now)
+        payload = min(subflow.frame_payload, room - HEADER_SIZE)
         outbox = self._outbox
         takes_new = self._subflows.takes_new(subflow)
         while room > 0:
@@ -401,11 +410,12 @@ class Session:
         """
         None that came up since C{next_deadline} was asked is sooner, as far as it matters.
 
-        Cheap to ask: only acknowledgements and datagrams have less time than the least
-        patience.  An acknowledgement that is due has left by now, or waits for room.
+        Cheap to ask: only acknowledgements, datagrams and paths with a limit have less time
+        than the least patience.  One that is due has left by now, or waits for room.
         """
         latest = min(now + self._limits.stall_floor, self._datagrams.drop_at)
-        return self._owes_from if now < self._owes_from < latest else latest
+        sooner = self._owes_from, self._subflows.paths.reopens_at()
+        return min((moment for moment in sooner if now < moment < latest), default=latest)
 
     def deadline_reached(self, now: float) -> None:
         """Time has passed: judge who is silent."""

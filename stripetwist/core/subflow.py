@@ -10,6 +10,7 @@ from stripetwist.core.frames import HEADER, HEADER_SIZE, TICK, FrameParser
 from stripetwist.core.ledger import Ledger
 from stripetwist.core.progress import KernelView
 from stripetwist.core.rtt import RttEstimator
+from stripetwist.core.way import PathRole
 
 if TYPE_CHECKING:
     from stripetwist.core.chunks import Chunk
@@ -72,6 +73,9 @@ class Subflow:
 
     @ivar subflow_id: chosen by the dialer, never used twice in a session.
     @ivar window_decays: whether its congestion window shrinks while it is idle.
+    @ivar path: the number of the path that it takes.
+    @ivar role: when that is used.
+    @ivar is_kept_warm: whether its window is opened ahead of use.
     @ivar cold_from: bytes written to it when its window was last known to be small.
     @ivar wrote_at: when anything was last written to it.
     @ivar since_drain: bytes given to the connection since it last had room.
@@ -95,6 +99,9 @@ class Subflow:
         self.subflow_id = subflow_id
         self.path: str | int = 0
         self.window_decays = window_decays
+        self.path = 0
+        self.role = PathRole.PRIMARY
+        self.is_kept_warm = True
         self.cold_from = 0
         self.wrote_at = now
         self.state = State.ACTIVE

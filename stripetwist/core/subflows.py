@@ -9,9 +9,11 @@ from stripetwist.core.errors import Code, ProtocolError
 from stripetwist.core.events import SubflowDead, SubflowDoubted
 from stripetwist.core.ledger import Ledger
 from stripetwist.core.outbox import Control, Outbox
+from stripetwist.core.paths import Paths, rank
 from stripetwist.core.progress import KernelView
 from stripetwist.core.subflow import NEVER, State, Subflow
 from stripetwist.core.warmth import Warmth
+from stripetwist.core.way import PathRole
 
 # Later than this by more, and it was we who slept, not the peer.
 _LATE = 0.1
@@ -35,6 +37,7 @@ class Subflows:
 
     @ivar alive: by id.
     @ivar healthy: ids of those that may carry new data.
+    @ivar paths: the roles and rates of their paths.
     """
 
     def __init__(self, outbox: Outbox, limits: Limits, warmth: Warmth) -> None:
@@ -43,6 +46,7 @@ class Subflows:
         self._limits = limits
         self.alive: dict[int, Subflow] = {}
         self.healthy: set[int] = set()
+        self.paths = Paths()
         self._dead: dict[int, Ledger[Chunk | Control]] = {}
         self._ended: dict[int, None] = {}
         self._shortest = NEVER
@@ -78,6 +82,8 @@ class Subflows:
         self._sent_before += subflow.tx.first
         self.healthy.discard(subflow_id)
         self._warmth.padding.pop(subflow_id, None)
+        if all(other.path != subflow.path for other in self.alive.values()):
+            self.paths.forget(subflow.path)
         self._end(subflow_id)
         self._outbox.put(frames.pack_final(subflow_id, subflow.parser.parsed), owed=True)
         self._dead[subflow_id] = subflow.ledger
@@ -188,7 +194,7 @@ class Subflows:
 
     def next_deadline(self, in_use: bool) -> float:
         """When the first of them has to be judged, or owes an acknowledgement."""
-        deadline = NEVER
+        deadline = self.paths.reopens_at()
         for subflow in self.alive.values():
             deadline = min(
                 deadline,
@@ -218,12 +224,25 @@ class Subflows:
 
     def _others_are_quicker(self, subflow: Subflow) -> bool:
         """Whether what is on it would arrive in half the time if the others took it over."""
-        others = [self.alive[i] for i in self.healthy if i != subflow.subflow_id]
+        others = [one for one in self._used_with(subflow) if one is not subflow]
         rate = sum(other.rate for other in others)
         if not rate:
             return False
         waiting = sum(other.ledger.in_flight for other in (subflow, *others))
         return subflow.time_left > 2 * waiting / rate
+
+    def _used_with(self, subflow: Subflow) -> list[Subflow]:
+        """The healthy ones that are used whenever it is."""
+        mine = rank(subflow)
+        return [s for s in map(self.alive.__getitem__, self.healthy) if rank(s) <= mine]
+
+    def _is_called_for(self, subflow: Subflow, now: float) -> bool:
+        """Whether one that is not primary is to carry anything, with the others as they are."""
+        mine = rank(subflow)
+        before = [one for one in self._used_with(subflow) if rank(one) < mine]
+        if not before or subflow.role is PathRole.BACKUP:
+            return not before
+        return self._outbox.has_new and self._outbox.has_much(self.paths.fits(before, subflow, now))
 
     def carries(self, subflow: Subflow, now: float) -> bool:
         """
@@ -231,13 +250,20 @@ class Subflows:
 
         One so slow beside the others that what it carries would only hold theirs up rests.
         """
-        if subflow.state is not State.ACTIVE:
+        if subflow.state is not State.ACTIVE or self.paths.room(subflow, now) <= 0:
+            return False
+        if subflow.role is not PathRole.PRIMARY and not self._is_called_for(subflow, now):
             return False
         if not subflow.is_slow(now):
             return True
-        others = [self.alive[i] for i in self.healthy]
+        others = self._used_with(subflow)
         rates = [other.rate for other in others if not other.is_slow(now)]
         return subflow.rate * len(rates) >= self._limits.slow_share * sum(rates)
+
+    def batch_for(self, subflow: Subflow, now: float) -> int:
+        """How many bytes to give it at a time: however little its path may carry, some."""
+        room = max(self.paths.room(subflow, now), self._limits.batch_least)
+        return int(min(subflow.batch, room))
 
     def takes_data(self, subflow: Subflow) -> bool:
         """Whether there are stream bytes that it should carry."""
@@ -255,7 +281,7 @@ class Subflows:
         mine = subflow.rtt.minimum
         if mine is None or mine <= _LONGER * self._shortest + _CLOSE:
             return True
-        faster = [s for s in map(self.alive.__getitem__, self.healthy) if _is_faster(s, mine)]
+        faster = [s for s in self._used_with(subflow) if _is_faster(s, mine)]
         if not faster:
             return True
         least = min(s.rtt.minimum or NEVER for s in faster)
@@ -265,7 +291,7 @@ class Subflows:
         else:
             later += mine * subflow.rounds_more
         if all(s.rate for s in faster):
-            return self._outbox.has_much(later * sum(s.rate for s in faster))
+            return self._outbox.has_much(later * self.paths.rate_of(faster))
         doublings = later / least
         return doublings < _MOST_DOUBLINGS and self._outbox.has_much(
             sum(s.window for s in faster) * (2.0**doublings - 1.0)
@@ -290,6 +316,7 @@ class Subflows:
         @param lateness: how late this call comes, through no fault of theirs.
         @return: those to be given up, and those that may have to be soon.
         """
+        self.paths.look(now)
         subflows = list(self.alive.values())
         self._shortest = min((s.rtt.minimum or NEVER for s in subflows), default=NEVER)
         if lateness > _LATE:

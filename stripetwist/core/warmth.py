@@ -82,7 +82,7 @@ class Warmth:
     def begin(self, subflow: Subflow) -> None:
         """A subflow's window is small, as far as we know."""
         subflow.cold_from = subflow.ledger.written
-        if self._limits.prewarm:
+        if self._limits.prewarm and subflow.is_kept_warm:
             self.padding[subflow.subflow_id] = subflow
 
     # ---- what is written
@@ -136,7 +136,7 @@ class Warmth:
 
     def tick_at(self, subflow: Subflow) -> float:
         """When a subflow that is idle is to get a small frame; never if that is no use."""
-        if not (subflow.window_decays and self._limits.prewarm):
+        if not (subflow.window_decays and self._limits.prewarm and subflow.is_kept_warm):
             return NEVER
         if subflow.wrote_at >= self.until or self._is_near(subflow):
             return NEVER

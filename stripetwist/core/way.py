@@ -17,7 +17,8 @@ _CARD = re.compile(r"[!-.0-~]{1,15}\Z")
 _COUNT = re.compile(r"[1-9][0-9]?\Z")
 _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([KMG])\Z")
 _UNITS = {"K": 1e3, "M": 1e6, "G": 1e9}
-_LEAST_RATE = 8_000
+# Bits per second.
+LEAST_RATE = 8_000
 
 # What a user's name and password may take up in either dialogue (RFC 1929, section 2).
 _MAX_CREDENTIAL = 255
@@ -187,7 +188,7 @@ def _rate(text: str) -> int:
     """Bytes per second, of a number of bits."""
     found = _RATE.match(text)
     bits = round(float(found[1]) * _UNITS[found[2]]) if found else 0
-    if bits < _LEAST_RATE:
+    if bits < LEAST_RATE:
         raise ValueError(
             f'rate= takes bits per second, such as 500K or 20M, from 8K on, not "{text}"'
         )

@@ -41,7 +41,7 @@ class DatagramCase(EngineCase):
         """Two sessions, and an association that the acceptor has accepted."""
         pair = Pair(LIMITS)
         for number, (rate, delay) in enumerate(paths):
-            pair.add(rate, delay, path=number)
+            pair.add(rate, delay, path=PathInfo(number))
         stream_id = pair.a.associate(copies)
         pair.run_while(lambda: not pair.a.streams[stream_id].accepted, 5.0)
         return pair, stream_id

@@ -1,0 +1,88 @@
+"""Which of a session's subflows are called for, by the roles and rates of their paths."""
+
+from collections.abc import Iterable
+
+from stripetwist.core.bucket import NEVER, Bucket
+from stripetwist.core.subflow import INITIAL_WINDOW, Subflow
+from stripetwist.core.way import PathRole
+
+_RANKS = {PathRole.PRIMARY: 0, PathRole.OVERFLOW: 1, PathRole.BACKUP: 2}
+# What the primary ones deliver within this time still fits onto them.
+_FITS = 0.1
+# For how long to take the round trip of one that has none.
+_SOME_TIME = 0.05
+
+
+class Paths:
+    """
+    Roles and rates of the paths that a session's subflows take.
+
+    Each end applies them to what it sends.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, Bucket] = {}
+
+    # ---- rates
+
+    def limit(self, path: int, rate: int, now: float) -> None:
+        """All its subflows together carry so many bytes per second; 0 for no limit."""
+        if not rate:
+            self._buckets.pop(path, None)
+        elif path not in self._buckets or self._buckets[path].rate != rate:
+            self._buckets[path] = Bucket(rate, now)
+
+    def forget(self, path: int) -> None:
+        """It has no subflow any more."""
+        self._buckets.pop(path, None)
+
+    def room(self, subflow: Subflow, now: float) -> float:
+        """How many bytes its path may carry now."""
+        bucket = self._buckets.get(subflow.path) if self._buckets else None
+        return NEVER if bucket is None else bucket.room(now)
+
+    def spend(self, subflow: Subflow, size: int, now: float) -> None:
+        """So many bytes are written to it."""
+        if self._buckets and (bucket := self._buckets.get(subflow.path)) is not None:
+            bucket.spend(size, now)
+
+    def reopens_at(self) -> float:
+        """When the next of those that may carry nothing for now may carry more."""
+        return min((bucket.reopens_at for bucket in self._buckets.values()), default=NEVER)
+
+    def look(self, now: float) -> None:
+        """See which may carry more by now."""
+        for bucket in self._buckets.values():
+            bucket.room(now)
+
+    def rate_of(self, subflows: Iterable[Subflow]) -> float:
+        """What they deliver together, in bytes per second, as far as their paths may."""
+        rates: dict[int, float] = {}
+        for subflow in subflows:
+            rates[subflow.path] = rates.get(subflow.path, 0.0) + _rate(subflow)
+        limits = self._buckets
+        return sum(min(r, limits[p].rate) if p in limits else r for p, r in rates.items())
+
+    # ---- roles
+
+    def fits(self, primaries: list[Subflow], subflow: Subflow, now: float) -> float:
+        """
+        How many bytes still fit onto the primary ones; this overflow one takes what exceeds it.
+
+        As long as one of them has room, everything does.
+        """
+        if any(one.since_drain == 0 and self.room(one, now) > 0 for one in primaries):
+            return NEVER
+        mine, least = subflow.rtt.minimum, min(one.rtt.minimum or NEVER for one in primaries)
+        later = (mine - least) / 2 if mine is not None and mine > least else 0.0
+        return self.rate_of(primaries) * (_FITS + later)
+
+
+def rank(subflow: Subflow) -> int:
+    """The lower the sooner it is used."""
+    return _RANKS[subflow.role]
+
+
+def _rate(subflow: Subflow) -> float:
+    """What it delivers, or would at first."""
+    return subflow.rate or INITIAL_WINDOW / (subflow.rtt.minimum or _SOME_TIME)
