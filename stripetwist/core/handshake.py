@@ -10,6 +10,7 @@ from stripetwist.core.agents import INSTANCE_SIZE, Agent, parse_agent
 from stripetwist.core.config import Limits, PeerLimits
 from stripetwist.core.errors import Code, printable
 from stripetwist.core.hello import Message, Reader, Rejected, Role
+from stripetwist.core.path import PLAIN, PathInfo, parse_path
 from stripetwist.core.proof import Keys, same
 
 EXPORTER_LABEL = b"EXPORTER-stripetwist-v1"
@@ -31,6 +32,7 @@ class Established:
     @ivar replaces: a subflow that the dialer knows is gone; 0 for none.
     @ivar peer: what the other side's hello allows.
     @ivar agent: what a dialing agent says of itself, at the acceptor of a new session.
+    @ivar path: the path that the connection takes.
     """
 
     is_new: bool
@@ -42,6 +44,7 @@ class Established:
     replaces: int
     peer: PeerLimits
     agent: Agent | None = None
+    path: PathInfo = PLAIN
 
     def __repr__(self) -> str:
         return f"<Established {self.key_id} subflow {self.subflow_id}>"
@@ -71,6 +74,7 @@ class Intent:
     @ivar join: the session to join; C{None} for a new one.
     @ivar replaces: a subflow known to be gone, whose end the acceptor may not have seen.
     @ivar agent: what it says of itself, if it is an agent.
+    @ivar path: the path that the connection takes.
     """
 
     key_id: str
@@ -80,6 +84,7 @@ class Intent:
     replaces: int = 0
     role: Role = Role.CLIENT
     agent: Agent | None = None
+    path: PathInfo = PLAIN
 
 
 class DialerHandshake:
@@ -122,6 +127,8 @@ class DialerHandshake:
         elif intent.agent is not None:
             fields.append((wire.INSTANCE, intent.agent.instance))
             fields.append((wire.AGENT, intent.agent.pack()))
+        if intent.path != PLAIN:
+            fields.append((wire.PATH, intent.path.pack()))
         return wire.pack(wire.HELLO, fields, self._flags)
 
     def feed(self, data: bytes) -> tuple[bytes, Established] | None:
@@ -167,6 +174,7 @@ class DialerHandshake:
             self._intent.subflow_id,
             self._intent.replaces,
             wire.parse_limits(answer.fields.get(wire.LIMITS, b"")),
+            path=self._intent.path,
         )
 
 
@@ -332,6 +340,7 @@ class AcceptorHandshake:
             int.from_bytes(replaces, "big"),
             wire.parse_limits(hello.fields.get(wire.LIMITS, b"")),
             self._agent_of(hello) if is_new and role[0] == Role.AGENT else None,
+            self._path_of(hello),
         )
 
     def _agent_of(self, hello: Message) -> Agent:
@@ -339,6 +348,13 @@ class AcceptorHandshake:
         try:
             instance = hello.need(wire.INSTANCE, INSTANCE_SIZE)
             return parse_agent(hello.fields.get(wire.AGENT, b""), instance)
+        except Rejected as error:
+            raise self._rejection(error.code, error.reason) from None
+
+    def _path_of(self, hello: Message) -> PathInfo:
+        """What a dialer says of the connection's path."""
+        try:
+            return parse_path(hello.fields[wire.PATH]) if wire.PATH in hello.fields else PLAIN
         except Rejected as error:
             raise self._rejection(error.code, error.reason) from None
 

@@ -95,7 +95,7 @@ class Dialer(Service):
         self._stopped: Deferred[None] | None = None
         self.creator: tls.ClientCreator | None = None
         self._returning: IDelayedCall | None = None
-        self.paths = [Path(self, way) for way in ways]
+        self.paths = [Path(self, way, number) for number, way in enumerate(ways)]
         self.strength = Strength(
             self.clock, self.limits, self.paths, lambda: self.driver, link.address
         )
@@ -216,6 +216,7 @@ class Dialer(Service):
                 place.last_id if self._membership is not None else 0,
                 self.role,
                 self._agent,
+                place.path.info,
             )
             self._next_id += 1
             place.greet(intent)
@@ -234,9 +235,7 @@ class Dialer(Service):
         assert place.subflow is not None
         checksum = self.ground.checksum if self.link.plain else None
         try:
-            driver.attach(
-                who.subflow_id, place.subflow, rtt, checksum, place.last_id, place.path.label
-            )
+            driver.attach(who.subflow_id, place.subflow, rtt, checksum, place.last_id, who.path)
         except ProtocolError:
             return None
         self._outage_since = None

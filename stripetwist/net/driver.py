@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from stripetwist.core import events
 from stripetwist.core.errors import Code, FramingError, ProtocolError
 from stripetwist.core.frames import Checksum
+from stripetwist.core.path import PLAIN, PathInfo
 from stripetwist.core.progress import KernelView
 from stripetwist.core.session import Session
 from stripetwist.core.subflow import NEVER
@@ -112,20 +113,20 @@ class SessionDriver:
         rtt: float | None,
         checksum: Checksum | None,
         replaces: int = 0,
-        path: str | None = None,
+        path: PathInfo = PLAIN,
     ) -> None:
         """
         A connection has joined.
 
         @param replaces: a subflow that it takes the place of.
-        @param path: what people call its path; C{None} where only the other end knows.
+        @param path: the path that it takes.
         @raise ProtocolError: with a number that was used before.
         """
         now, decays = self._clock.seconds(), connection.window_decays
-        self.session.subflow_up(subflow_id, now, rtt, checksum, decays, path or 0)
+        way = path.number, path.role, path.rate
+        self.session.subflow_up(subflow_id, now, rtt, checksum, decays, *way)
         self.connections[subflow_id] = connection
-        if path is not None:
-            self._paths[subflow_id] = path
+        self._paths[subflow_id] = path.label
         if (gone := self.connections.get(replaces)) is not None:
             gone.abort()
             self.connection_lost(replaces)
@@ -386,5 +387,5 @@ class SessionDriver:
         now = self._clock.seconds()
         seen: dict[str, Any] = self.session.snapshot(now)
         for subflow in seen["subflows"]:
-            subflow.update(path=self._paths.get(subflow["id"]), deaths=0, last_error="")
+            subflow.update(path=self._paths.get(subflow["id"]) or None, deaths=0, last_error="")
         return {"name": self.label, "age": now - self.started, **seen}

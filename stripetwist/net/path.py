@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 
+from stripetwist.core.path import PathInfo
 from stripetwist.core.target import parse_host
 from stripetwist.core.way import Way
 from stripetwist.core.zones import Address
@@ -24,14 +25,19 @@ class Path:
     gets a substitute, and ends once that is up.
 
     @ivar label: what people call it.
+    @ivar info: what the server is told of it.
     @ivar where: what it leads to, for sentences.
     @ivar places: those that dial or are up, and those that are about to end.
     """
 
-    def __init__(self, dialer: "Dialer", way: Way) -> None:
+    def __init__(self, dialer: "Dialer", way: Way, number: int = 0) -> None:
+        """
+        @param number: which of the dialer's it is.
+        """
         link = dialer.link
         self.way = way
         self.label = str(way)
+        self.info = PathInfo(number, way.role, way.rate, self.label)
         self._host = way.host or link.host
         self.port = way.port or link.port
         self.where = f"{link.address} by {self.label}" if way.host else link.address

@@ -24,6 +24,8 @@ from stripetwist.core.handshake import (
     late_reject,
 )
 from stripetwist.core.hello import Rejected, Role
+from stripetwist.core.path import PLAIN, PathInfo
+from stripetwist.core.way import PathRole
 
 SECRET = b"marked-secret-marked-secret-mark"
 BINDING, OTHER_BINDING = b"\x55" * 32, b"\x66" * 32
@@ -214,6 +216,42 @@ class GoldenTests(HandshakeTestCase):
         acceptor.feed(self.dialer().hello)
         confirm = bytes.fromhex(CONFIRM + "80fe0020") + bytes(32)
         self.assertEqual(self.rejected(Code.AUTH, acceptor.feed, confirm).reply.hex(), REJECT)
+
+
+class PathTests(HandshakeTestCase):
+    """Each connection's path is told."""
+
+    info = PathInfo(2, PathRole.BACKUP, 2_500_000, "tcp://relay")
+
+    def dial(self, join: Membership | None = None, path: PathInfo = info) -> DialerHandshake:
+        """One that dials over it."""
+        intent = Intent("laptop", SECRET, 7 if join else 1, join, path=path)
+        return DialerHandshake(intent, BINDING, LIMITS, fixed(b"\xd1" * 32))
+
+    def test_golden(self) -> None:
+        """The last field; there is none where nothing is to be said."""
+        whole = HELLO.replace("0101010000000053", "010101000000006d")
+        told = "000a0016" + self.info.pack().hex()
+        self.assertEqual(self.dial().hello.hex(), whole + told)
+        self.assertEqual(self.dial(path=PLAIN).hello.hex(), HELLO)
+
+    def test_new_and_join(self) -> None:
+        """The acceptor knows it of each."""
+        theirs, ours = self.shake(self.dial(), self.acceptor())
+        self.assertEqual((theirs.path, ours.path), (self.info, self.info))
+        member = Membership(theirs.session_id, theirs.session_secret)
+        self.door.sessions[member.session_id, "laptop"] = member
+        _, ours = self.shake(self.dial(member), self.acceptor(join=True))
+        self.assertEqual(ours.path, self.info)
+
+    def test_nonsense(self) -> None:
+        """It is told so, after its proof."""
+        dialer, acceptor = self.dial(path=replace(self.info, rate=999)), self.acceptor()
+        answer, _ = acceptor.feed(dialer.hello)
+        result = dialer.feed(answer)
+        assert result is not None
+        error = self.rejected(Code.PROTOCOL, acceptor.feed, result[0])
+        self.assertIn(b"too low a rate", error.reply)
 
 
 class AgentTests(HandshakeTestCase):

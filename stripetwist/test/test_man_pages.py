@@ -24,8 +24,10 @@ from stripetwist.core.handshake import (
     Membership,
 )
 from stripetwist.core.hello import Rejected, Role
+from stripetwist.core.path import MAX_LABEL, PLAIN, PathInfo
 from stripetwist.core.socks5 import reply_code
 from stripetwist.core.target import Kind, OpenRequest, Target
+from stripetwist.core.way import LEAST_RATE, PathRole
 from stripetwist.net.checksum import table_driven
 from stripetwist.net.tls import ALPN, SNI_SUFFIX
 from stripetwist.settings import AgentSettings, ClientSettings, CommonSettings, ServerSettings
@@ -216,6 +218,18 @@ class HelloTests(WireCase):
         self.assertIn(f"1 to {agents.MAX_WEIGHT};", rows["WEIGHT"][3])
         for word in agents.RESERVED_NAMES:
             self.assertIn(f'"{word}"', rows["NAME"][3])
+
+    def test_path(self) -> None:
+        """The value of PATH is laid out as the code does it, with its numbers and bounds."""
+        sizes, size = self.layout("hello-path")
+        self.assertEqual((size, sizes), (len(PLAIN.pack()), [2, 1, 8]))
+        rows = [row[2] for row in self.page.table("hello-path")]
+        for role in PathRole:
+            self.assertIn(f"{PathInfo(role=role).pack()[2]} {role.name}", rows[1])
+        self.assertIn(f"at least {LEAST_RATE // 8};", rows[2])
+        self.assertIn(f"at most {MAX_LABEL} ", rows[3])
+        fields = {row[1]: row[3] for row in self.page.table("hello-fields")}
+        self.assertEqual(fields["PATH"], f"{size}-{size + MAX_LABEL}")
 
     def test_names_of_tls(self) -> None:
         """The labels that both ends must agree on."""

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from stripetwist.core import events, frames
 from stripetwist.core.config import KIB
 from stripetwist.core.frames import Frame
+from stripetwist.core.path import PathInfo
 from stripetwist.core.target import Target
 from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
 from stripetwist.testing import Pair, pattern
