@@ -46,6 +46,7 @@ class Path:
         self._redial = Redial(dialer.limits, random.random)
         self._address: Address | None = None
         self._source: str | None = None
+        self._is_cut_off = False
         self._substitutes: dict[Place, Place] = {}
 
     # ---- where it leads
@@ -130,21 +131,26 @@ class Path:
 
     def look_around(self) -> None:
         """
-        Dial anew what the kernel would send from another address by now.
+        Dial anew what the kernel would send from another address by now, or can send again.
 
-        It has moved to another network, whatever its connections still believe.
+        It has moved to another network, whatever its connections still believe; or its card
+        or route was not there, and now is.
         """
-        if self._address is None or self.way.bind:
+        addresses = (self._address, *(place.address for place in self.places))
+        address = next((one for one in addresses if one is not None), None)
+        if address is None or self.way.bind:
             return
-        source = sockets.source_towards(str(self._address), self.way.nic)
-        before, self._source = self._source, source or self._source
-        if source is None or before is None or source == before:
+        source = sockets.source_towards(str(address), self.way.nic)
+        before, was_cut_off = self._source, self._is_cut_off
+        self._source, self._is_cut_off = source or before, source is None
+        has_moved = before not in (None, source)
+        if source is None or not (has_moved or was_cut_off):
             return
         for place in self.wanted:
-            if place.is_up:
-                self.doubt(place)
-            else:
+            if not place.is_up:
                 place.dial_now()
+            elif has_moved:
+                self.doubt(place)
 
 
 def _is_up(place: Place) -> bool:

@@ -8,6 +8,7 @@ from twisted.logger import Logger
 
 from stripetwist.core.config import Limits
 from stripetwist.core.growth import Growth
+from stripetwist.core.way import PathRole
 from stripetwist.net.driver import SessionDriver
 from stripetwist.net.path import Path
 from stripetwist.net.place import Place
@@ -16,6 +17,8 @@ from stripetwist.net.place import Place
 class Strength:
     """
     How many places a dialer has: more while that brings more, one per path at rest.
+
+    A backup path has one as long as another is up, and its share once none is.
 
     Has two timers while it runs: one looks whether anybody uses the session and where we
     are, one, while there is use, whether more subflows are worth their while.
@@ -46,6 +49,7 @@ class Strength:
         self._used_at = clock.seconds()
         self._moved = 0
         self._rests = False
+        self._on_backup = False
         self._is_over = False
         self._looking: IDelayedCall | None = None
         self._growing: IDelayedCall | None = None
@@ -83,11 +87,19 @@ class Strength:
 
     def _fit(self, count: int) -> None:
         """Have so many, spread over the paths; at least one on each."""
-        each, more = divmod(count, len(self.paths))
-        shares = [max(1, each + (number < more)) for number in range(len(self.paths))]
+        shares = self._shares(count)
         fresh = [path.fit(share) for path, share in zip(self.paths, shares, strict=True)]
         for number, place in enumerate(_in_turn(fresh)):
             place.dial_after(max(0, number - 1) * self._limits.dial_spacing)
+
+    def _shares(self, count: int) -> list[int]:
+        waiting = [_is_backup(path) and not self._on_backup for path in self.paths]
+        each, more = divmod(count, max(1, waiting.count(False)))
+        shares = []
+        for waits in waiting:
+            shares.append(1 if waits else max(1, each + (more > 0)))
+            more -= not waits
+        return shares
 
     # ---- use and rest
 
@@ -112,10 +124,22 @@ class Strength:
             self.used()
         elif not self._rests and now - self._used_at >= self._limits.rest_after:
             self._rests = True
-            self._fit(len(self.paths))
+            self._fit(1)
         self._moved = moved
+        self._see_who_carries()
         for path in self.paths:
             path.look_around()
+
+    def _see_who_carries(self) -> None:
+        """Whether the backup paths have to, by now."""
+        driver = self._session()
+        if driver is None or not driver.connections:
+            return
+        others = [path for path in self.paths if not _is_backup(path)]
+        alone = not any(place.is_up for path in others for place in path.places)
+        if alone is not self._on_backup:
+            self._on_backup = alone
+            self._fit(1 if self._rests else self._growth.count)
 
     # ---- growth
 
@@ -153,6 +177,10 @@ class Strength:
         self._growth.take_no_more_than(sum(place.is_up for place in self.places))
         self._fit(self._growth.count)
         return True
+
+
+def _is_backup(path: Path) -> bool:
+    return path.way.role is PathRole.BACKUP
 
 
 def _in_turn(rows: Sequence[Sequence[Place]]) -> list[Place]:

@@ -291,6 +291,23 @@ class SourceTests(PathTestCase):
         self.network.run(2.5)
         self.assertEqual(len(self.up(dialer)), 3)
 
+    def test_a_card_that_appears(self) -> None:
+        """However long it was away, what was lost meanwhile is dialed within two seconds."""
+        self.source = None
+        dialer, _ = self.connected(redial_alive=100.0)
+        for lost in (3, 4):
+            self.network.run(2.5)
+            listening = self.network.ports.pop(PORT)
+            self.network.cables[-1].cut()
+            self.source = None
+            self.network.run(3)
+            self.assertEqual(self.up(dialer), [1, 2])
+            self.network.ports[PORT] = listening
+            self.source = "10.0.0.2"
+            self.network.run(2.5)
+            self.assertEqual(len(self.up(dialer)), 3)
+            self.assertNotIn(lost, self.up(dialer))
+
     def test_not_where_the_user_has_chosen(self) -> None:
         """With bind= there is no other; with nic= that card is looked at."""
         self.serve()
