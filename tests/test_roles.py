@@ -1,0 +1,229 @@
+"""
+What paths carry by their roles and rates, over emulated links in network namespaces.
+
+Server and client are processes; all that a link has carried is counted by its emulator.
+"""
+
+import ctypes
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from bench.flows import dial
+from bench.links import Lab, Line, compile_emulator
+from bench.places import Place
+from support.programs import program
+from support.waiting import wait_until
+
+CLONE_NEWNET = 0x40000000
+SERVER_PORT, PROXY_PORT, TARGET_PORT = 8443, 1080, 7000
+MEGABIT = 125_000
+STEP = 0.01
+NARROW, WIDE = Line(10, 10), Line(40, 15)
+COMMAND = [sys.executable, "-c", "from stripetwist.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The link emulator, where there can be links."""
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("there is no /dev/net/tun")
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("network namespaces need root, and a container that lets it make them")
+    program("ip", "iproute2")
+    program("cc", "gcc libc6-dev")
+    return compile_emulator(tmp_path_factory.mktemp("emulator"))
+
+
+def inside(place: Place, make: Callable[[], socket.socket]) -> socket.socket | None:
+    """A socket that is made in a namespace, and stays there; C{None} where it cannot be."""
+    made: list[socket.socket] = []
+
+    def enter() -> None:
+        with open(f"/proc/{place.pid}/ns/net") as namespace:
+            assert ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET) == 0
+        with suppress(OSError):
+            made.append(make())
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    return made[0] if made else None
+
+
+class Flow:
+    """
+    Bytes that are written at one end at some rate, as far as they go, and read at the other.
+
+    @ivar rate: bytes per second.
+    @ivar arrived: how many have.
+    """
+
+    def __init__(self, writer: socket.socket, reader: socket.socket) -> None:
+        self.rate = 0
+        self.arrived = 0
+        self._writer, self._reader = writer, reader
+        for call in (self._write, self._read):
+            threading.Thread(target=call, daemon=True).start()
+
+    def _write(self) -> None:
+        due, last = 0.0, time.monotonic()
+        while True:
+            time.sleep(STEP)
+            now = time.monotonic()
+            due, last = min(due + (now - last) * self.rate, self.rate / 4), now
+            try:
+                due -= self._writer.send(bytes(int(due))) if due >= 1 else 0
+            except OSError:
+                return
+
+    def _read(self) -> None:
+        block = bytearray(1 << 16)
+        try:
+            while size := self._reader.recv_into(block):
+                self.arrived += size
+        except OSError:
+            pass
+
+    def over(self, seconds: float) -> int:
+        """How many arrive within so many seconds."""
+        before = self.arrived
+        time.sleep(seconds)
+        return self.arrived - before
+
+
+class Field:
+    """
+    A client and a server with links between them.
+
+    @ivar lab: the links.
+    """
+
+    def __init__(self, lab: Lab, folder: Path, stack: ExitStack, paths: tuple[str, ...]) -> None:
+        self.lab = lab
+        self._stack = stack
+        self._folder = folder
+        address = f"{lab.far_address()}:{SERVER_PORT}"
+        words = ["server", "--state", str(folder / "far"), "--allow", "all"]
+        self._start(lab.far, *words, "--listen", str(SERVER_PORT), "--advertise", address)
+        link = folder / "far" / "server" / "client.link"
+        wait_until(link.exists, 20, "the link")
+        words = ["client", "--server", str(link), "--state", str(folder / "near")]
+        words += ["--socks", str(PROXY_PORT), "--subflows", "4"]
+        for number, path in enumerate(paths):
+            words += ["--path", f"tcp://{lab.far_address(number)}:{SERVER_PORT}{path}"]
+        self._start(lab.near, *words)
+        listener = inside(lab.far, self._listen)
+        assert listener is not None
+        self._listener = stack.enter_context(listener)
+
+    def _start(self, place: Place, *words: str) -> None:
+        with open(self._folder / f"{words[0]}.log", "w") as log:
+            place.start([*COMMAND, *words], log, self._folder)
+
+    def _listen(self) -> socket.socket:
+        return socket.create_server((self.lab.far_address(), TARGET_PORT))
+
+    def _dial(self) -> socket.socket:
+        return dial((self.lab.far_address(), TARGET_PORT), ("127.0.0.1", PROXY_PORT))
+
+    def flow(self, download: bool = True) -> Flow:
+        """A stream through the proxy, to be written to at the far end, or at the near one."""
+        near = wait_until(lambda: inside(self.lab.near, self._dial), 20, "a stream")
+        far, _ = self._listener.accept()
+        for sock in (near, far):
+            sock.settimeout(None)
+            self._stack.callback(sock.close)
+        time.sleep(2)
+        return Flow(far, near) if download else Flow(near, far)
+
+    def carried(self, number: int, direction: str = "down") -> int:
+        """Bytes of TCP payload that a link has delivered so far."""
+        return self.lab.links[number].count()[direction]["payload"]
+
+    def hole(self, number: int, is_one: bool) -> None:
+        """Have a link swallow everything, or no more."""
+        self.lab.links[number].set("blackhole", float(is_one))
+
+
+@contextmanager
+def field(emulator: Path, folder: Path, lines: tuple[Line, ...], *paths: str) -> Iterator[Field]:
+    """Both, with that much behind the addresses of each path."""
+    with ExitStack() as stack:
+        lab = Lab(emulator, lines, "cubic", 1)
+        stack.callback(lab.close)
+        bound = tuple(f",bind={lab.near_address(i)}{path}" for i, path in enumerate(paths))
+        yield Field(lab, folder, stack, bound)
+
+
+def test_backup(emulator: Path, tmp_path: Path) -> None:
+    """Nothing but pings, then everything within a second, then nothing but pings again."""
+    with field(emulator, tmp_path, (NARROW, WIDE), "", ",role=backup") as made:
+        flow = made.flow()
+        flow.rate = 5 * MEGABIT
+        time.sleep(1)
+        before = made.carried(1), made.carried(1, "up")
+        assert flow.over(6) > 0.9 * 6 * 5 * MEGABIT
+        waited = made.carried(1) - before[0], made.carried(1, "up") - before[1]
+        print("backup path, bytes in 6 s while it waits, down and up:", *waited)
+        assert max(waited) < 500
+        made.hole(0, True)
+        hole = time.monotonic()
+        arrived, carried = flow.arrived, made.carried(1)
+        wait_until(lambda: made.carried(1) - carried > 10_000, 1, "the backup path to carry")
+        wait_until(lambda: flow.arrived - arrived > 100_000, 1, "bytes to arrive")
+        print(f"it carries everything {time.monotonic() - hole:.2f} s after the hole began")
+        assert flow.over(3) > 0.9 * 3 * 5 * MEGABIT
+        made.hole(0, False)
+        back = time.monotonic()
+        primary = made.carried(0)
+        wait_until(lambda: made.carried(0) - primary > 200_000, 2.5, "the primary path to carry")
+        print(f"the primary path carries {time.monotonic() - back:.2f} s after its return")
+        time.sleep(1)
+        carried = made.carried(1)
+        assert flow.over(3) > 0.9 * 3 * 5 * MEGABIT
+        print("backup path, bytes in the 3 s after:", made.carried(1) - carried)
+        assert made.carried(1) - carried < 20_000
+
+
+def test_overflow(emulator: Path, tmp_path: Path) -> None:
+    """Of 5 Mbit/s nothing is left over by 10 Mbit/s, of 20 Mbit/s the rest."""
+    with field(emulator, tmp_path, (NARROW, WIDE), "", ",role=overflow") as made:
+        flow = made.flow()
+        flow.rate = 5 * MEGABIT
+        time.sleep(1)
+        before = made.carried(1)
+        assert flow.over(5) > 0.9 * 5 * 5 * MEGABIT
+        idle = made.carried(1) - before
+        print("overflow path, bytes in 5 s at 5 Mbit/s:", idle)
+        assert idle < 0.02 * 5 * 5 * MEGABIT
+        flow.rate = 20 * MEGABIT
+        time.sleep(2)
+        before, primary = made.carried(1), made.carried(0)
+        arrived = flow.over(5)
+        shares = [(made.carried(i) - was) / 5 / MEGABIT for i, was in ((0, primary), (1, before))]
+        print(f"at 20 Mbit/s: {arrived / 5 / MEGABIT:.1f}; primary {shares[0]:.1f}", end=", ")
+        print(f"overflow {shares[1]:.1f} Mbit/s")
+        assert arrived > 0.9 * 5 * 20 * MEGABIT
+        assert shares[0] > 8.5
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_rate(emulator: Path, tmp_path: Path, download: bool) -> None:
+    """Held within a tenth as the link sees it, headers and all, in each direction."""
+    with field(emulator, tmp_path, (WIDE,), ",rate=8M") as made:
+        flow = made.flow(download)
+        flow.rate = 30 * MEGABIT
+        time.sleep(1)
+        way = "down" if download else "up"
+        before = made.lab.links[0].count()[way]["bytes"]
+        flow.over(5)
+        rate = (made.lab.links[0].count()[way]["bytes"] - before) / 5 / MEGABIT
+        print(f"rate=8M, {way}: {rate:.2f} Mbit/s on the link")
+        assert 7.2 < rate < 8.8
