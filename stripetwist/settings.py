@@ -215,7 +215,8 @@ class ClientSettings(CommonSettings):
         Way.parse,
         (),
         "Dial the server this way: direct, or tcp://HOST[:PORT] for a relay that leads there; "
-        "with ,bind=ADDRESS or ,nic=CARD from there.  Several share the subflows.",
+        "with ,bind=ADDRESS or ,nic=CARD from there, with ,role=overflow or ,role=backup when "
+        "needed, with ,rate=RATE no faster.  Several share the subflows.",
         repeatable=True,
     )
     optimistic: bool = flag(
