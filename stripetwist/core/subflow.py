@@ -135,6 +135,7 @@ class Subflow:
         self._draining = False
         self._reprieve = 0.0
         self._reprieved = False
+        self._probed_at: float | None = None
         self.owes_from = NEVER
         self._ack_wanted = False
         self._ping_wanted = False
@@ -335,6 +336,7 @@ class Subflow:
     def bear(self, now: float) -> None:
         """Slow as it is, it moves, and the others are no quicker: wait for it."""
         self._stall_from = max(self._stall_from, self._progress_at)
+        self._probed_at = None
         self._trust()
 
     def _trust(self) -> None:
@@ -381,6 +383,7 @@ class Subflow:
         """Bytes came; C{calls} if they call for an acknowledgement."""
         self.last_heard = now
         self.pings_missed = 0
+        self._probed_at = None
         if not calls:
             return
         if not self._ack_wanted:
@@ -441,17 +444,20 @@ class Subflow:
 
     def stalled_at(self) -> float:
         """When it is to be suspected."""
-        if self.state is State.SUSPECT or not self.ledger.in_flight:
+        if self.state is State.SUSPECT:
             return NEVER
-        return self._stall_from + self.stall_after
+        if self.ledger.in_flight:
+            return self._stall_from + self.stall_after
+        return NEVER if self._probed_at is None else self._probed_at + self.stall_after
 
     def dead_at(self, others_live: bool) -> float:
         """When it is to be given up for lack of progress."""
-        if not self.ledger.in_flight:
+        since = self._progress_at if self.ledger.in_flight else self._probed_at
+        if since is None:
             return NEVER
         limits = self._limits
         patience = max(self.stall_after, limits.dead_alive if others_live else limits.dead_alone)
-        return max(self._progress_at + patience, self._reprieve)
+        return max(since + patience, self._reprieve)
 
     @property
     def stuck_since(self) -> float:
@@ -464,6 +470,13 @@ class Subflow:
         self.state = State.SUSPECT
         self.ask(now)
         self.asked_at = now
+
+    def probe(self, now: float) -> None:
+        """Something else on its path is silent: unless it answers soon, so is it."""
+        if self.state is State.ACTIVE and not self.ledger.in_flight and self._probed_at is None:
+            self._probed_at = now
+            self.ask(now)
+            self.asked_at = now
 
     def ask(self, now: float) -> None:
         """Let a PING leave; what is to follow from its answer is the caller's."""
@@ -514,6 +527,8 @@ class Subflow:
         self._progress_at = min(now, self._progress_at + lateness)
         self._stall_from = min(now, self._stall_from + lateness)
         self.last_heard = min(now, self.last_heard + lateness)
+        if self._probed_at is not None:
+            self._probed_at = min(now, self._probed_at + lateness)
         if not self._reprieved and self.ledger.in_flight:
             self._reprieved = True
             self._reprieve = now + self.stall_after

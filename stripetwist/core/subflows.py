@@ -332,6 +332,7 @@ class Subflows:
                 subflow.suspect(now)
                 self.healthy.discard(subflow.subflow_id)
                 self._send_again(subflow.ledger)
+                self._probe_path_of(subflow, now)
             elif subflow.ping_at(in_use) <= now:
                 subflow.ping(now)
                 if subflow.pings_missed >= self._limits.pings_missed:
@@ -339,6 +340,13 @@ class Subflows:
                 elif subflow.pings_missed == self._limits.pings_doubted:
                     found.append(SubflowDoubted(subflow.subflow_id))
         return found
+
+    def _probe_path_of(self, suspect: Subflow, now: float) -> None:
+        """Find out at once whether all of its path is silent, where there is another."""
+        if any(self.alive[i].path != suspect.path for i in self.healthy):
+            for other in self.alive.values():
+                if other.path == suspect.path:
+                    other.probe(now)
 
     def snapshot(self) -> list[dict[str, object]]:
         """For the session's."""

@@ -143,6 +143,58 @@ class OverflowTests(RoleCase):
         self.assertGreater(self.arrived, 0.9 * 5 * MEGABIT)
 
 
+class SilenceTests(RoleCase):
+    """A path that goes dark under a few packets at a time."""
+
+    def setUp(self) -> None:
+        """Six subflows of one, and six of another that is farther away."""
+        self.ends = Pair(LIMITS)
+        self.near = self.ends.add_many(6, 16 * MEGABIT, 0.01)
+        for _ in range(6):
+            self.ends.add(16 * MEGABIT, 0.04, path=PathInfo(1))
+        self.open()
+
+    def slowest(self) -> float:
+        """Of some words, one after another: how long the slowest took."""
+        return max(self.word() for _ in range(20))
+
+    def word(self) -> float:
+        """How long one takes."""
+        wanted = self.arrived + 500
+        self.ends.a.write(self.stream_id, bytes(500))
+        seconds = self.ends.run_while(lambda: self.arrived < wanted, 5)
+        self.ends.run(0.05)
+        return seconds
+
+    def test_all_of_it(self) -> None:
+        """That is found in the time that two subflows take, not six."""
+        for subflow_id in self.near:
+            self.ends.stall(subflow_id)
+        self.assertLess(self.slowest(), 2 * LIMITS.stall_floor + 0.06)
+        self.ends.run(1)
+        self.assertEqual(len(self.ends.subflows), 6)
+        self.assertLess(self.slowest(), 0.06)
+
+    def test_one_of_it(self) -> None:
+        """The others go on as they were."""
+        self.ends.stall(self.near[0])
+        self.assertLess(self.slowest(), LIMITS.stall_floor + 0.06)
+        self.ends.run(1)
+        self.assertEqual(len(self.ends.subflows), 11)
+        self.assertLess(self.slowest(), 0.03)
+
+    def test_no_other_path(self) -> None:
+        """Then there is nothing to find out: the next may work, and is not asked first."""
+        self.ends = self.pair(3)
+        self.open()
+        self.word()
+        (used,) = {i for i, frame in self.scribe.sent if frame[0] == frames.DATA}
+        self.ends.stall(used)
+        self.slowest()
+        asked = {i for i, frame in self.scribe.sent if frame[0] == frames.PING}
+        self.assertEqual(asked, {used})
+
+
 class RateTests(RoleCase):
     """A path whose rate is limited."""
 
