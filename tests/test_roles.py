@@ -227,3 +227,26 @@ def test_rate(emulator: Path, tmp_path: Path, download: bool) -> None:
         rate = (made.lab.links[0].count()[way]["bytes"] - before) / 5 / MEGABIT
         print(f"rate=8M, {way}: {rate:.2f} Mbit/s on the link")
         assert 7.2 < rate < 8.8
+
+
+def test_a_card_comes_and_goes(emulator: Path, tmp_path: Path) -> None:
+    """One that is not there yet is used soon after it appears; so is one that was away."""
+    with ExitStack() as stack:
+        lab = Lab(emulator, (NARROW, WIDE), "cubic", 1)
+        stack.callback(lab.close)
+        away = "ip link set near1 down\nip link set near1 name away1\n"
+        back = "ip link set away1 name near1\nip link set near1 up\n"
+        lab.near.shell(away)
+        made = Field(lab, tmp_path, stack, (f",bind={lab.near_address(0)}", ",nic=near1"))
+        flow = made.flow()
+        flow.rate = 5 * MEGABIT
+        for _ in range(2):
+            assert flow.over(2) > 0.85 * 2 * 5 * MEGABIT
+            lab.near.shell(back)
+            start, most = time.monotonic(), made.carried(1) + 20_000
+            while made.carried(1) < most and time.monotonic() < start + 3:
+                time.sleep(0.02)
+            print(f"the card carries {time.monotonic() - start:.2f} s after it appeared")
+            assert made.carried(1) >= most
+            assert flow.over(2) > 0.85 * 2 * 5 * MEGABIT
+            lab.near.shell(away)
