@@ -18,41 +18,43 @@ class Paths:
     Roles and rates of the paths that a session's subflows take.
 
     Each end applies them to what it sends.
+
+    @ivar limited: what those with a limited rate may carry, by number.
     """
 
     def __init__(self) -> None:
-        self._buckets: dict[int, Bucket] = {}
+        self.limited: dict[int, Bucket] = {}
 
     # ---- rates
 
     def limit(self, path: int, rate: int, now: float) -> None:
         """All its subflows together carry so many bytes per second; 0 for no limit."""
         if not rate:
-            self._buckets.pop(path, None)
-        elif path not in self._buckets or self._buckets[path].rate != rate:
-            self._buckets[path] = Bucket(rate, now)
+            self.limited.pop(path, None)
+        elif path not in self.limited or self.limited[path].rate != rate:
+            self.limited[path] = Bucket(rate, now)
 
     def forget(self, path: int) -> None:
         """It has no subflow any more."""
-        self._buckets.pop(path, None)
+        self.limited.pop(path, None)
 
     def room(self, subflow: Subflow, now: float) -> float:
         """How many bytes its path may carry now."""
-        bucket = self._buckets.get(subflow.path) if self._buckets else None
+        bucket = self.limited.get(subflow.path)
         return NEVER if bucket is None else bucket.room(now)
 
     def spend(self, subflow: Subflow, size: int, now: float) -> None:
         """So many bytes are written to it."""
-        if self._buckets and (bucket := self._buckets.get(subflow.path)) is not None:
+        if (bucket := self.limited.get(subflow.path)) is not None:
             bucket.spend(size, now)
 
     def reopens_at(self) -> float:
         """When the next of those that may carry nothing for now may carry more."""
-        return min((bucket.reopens_at for bucket in self._buckets.values()), default=NEVER)
+        return min((bucket.reopens_at for bucket in self.limited.values()), default=NEVER)
 
     def look(self, now: float) -> None:
         """See which may carry more by now."""
-        for bucket in self._buckets.values():
+        for bucket in self.limited.values():
             bucket.room(now)
 
     def rate_of(self, subflows: Iterable[Subflow]) -> float:
@@ -60,7 +62,7 @@ class Paths:
         rates: dict[int, float] = {}
         for subflow in subflows:
             rates[subflow.path] = rates.get(subflow.path, 0.0) + _rate(subflow)
-        limits = self._buckets
+        limits = self.limited
         return sum(min(r, limits[p].rate) if p in limits else r for p, r in rates.items())
 
     # ---- roles

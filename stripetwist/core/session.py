@@ -269,7 +269,8 @@ class Session:
             subflow.wrote_at = now
             size = sum(map(len, out))
             subflow.since_drain += size
-            self._subflows.paths.spend(subflow, size, now)
+            if (paths := self._subflows.paths).limited:
+                paths.spend(subflow, size, now)
             if subflow.checksum is not None:
                 out = subflow.with_trailers(out)
         return out
@@ -414,8 +415,10 @@ class Session:
         than the least patience.  One that is due has left by now, or waits for room.
         """
         latest = min(now + self._limits.stall_floor, self._datagrams.drop_at)
-        sooner = self._owes_from, self._subflows.paths.reopens_at()
-        return min((moment for moment in sooner if now < moment < latest), default=latest)
+        if now < self._owes_from < latest:
+            latest = self._owes_from
+        paths = self._subflows.paths
+        return min(latest, paths.reopens_at()) if paths.limited else latest
 
     def deadline_reached(self, now: float) -> None:
         """Time has passed: judge who is silent."""

@@ -250,7 +250,9 @@ class Subflows:
 
         One so slow beside the others that what it carries would only hold theirs up rests.
         """
-        if subflow.state is not State.ACTIVE or self.paths.room(subflow, now) <= 0:
+        if subflow.state is not State.ACTIVE:
+            return False
+        if self.paths.limited and self.paths.room(subflow, now) <= 0:
             return False
         if subflow.role is not PathRole.PRIMARY and not self._is_called_for(subflow, now):
             return False
@@ -262,6 +264,8 @@ class Subflows:
 
     def batch_for(self, subflow: Subflow, now: float) -> int:
         """How many bytes to give it at a time: however little its path may carry, some."""
+        if not self.paths.limited:
+            return subflow.batch
         room = max(self.paths.room(subflow, now), self._limits.batch_least)
         return int(min(subflow.batch, room))
 

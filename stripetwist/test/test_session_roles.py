@@ -246,9 +246,9 @@ class RateTests(RoleCase):
         """When a path's last subflow has gone nothing of it is kept."""
         self.ends = Pair(LIMITS)
         for subflow_id in self.limited(MEGABIT):
-            self.assertTrue(self.ends.a.session._subflows.paths._buckets)
+            self.assertTrue(self.ends.a.session._subflows.paths.limited)
             self.ends.cut(subflow_id)
-        self.assertFalse(self.ends.a.session._subflows.paths._buckets)
+        self.assertFalse(self.ends.a.session._subflows.paths.limited)
 
     def test_at_rest(self) -> None:
         """No deadline is left behind."""
