@@ -59,11 +59,20 @@ class Paths:
 
     def rate_of(self, subflows: Iterable[Subflow]) -> float:
         """What they deliver together, in bytes per second, as far as their paths may."""
-        rates: dict[int, float] = {}
-        for subflow in subflows:
-            rates[subflow.path] = rates.get(subflow.path, 0.0) + _rate(subflow)
+        return self._held((subflow.path, _rate(subflow)) for subflow in subflows)
+
+    def grown(self, subflows: Iterable[Subflow], doublings: float, seconds: float) -> float:
+        """How many bytes they deliver in that time, their windows doubling so often meanwhile."""
+        more = 2.0**doublings - 1.0
+        return self._held(((one.path, one.window * more) for one in subflows), seconds)
+
+    def _held(self, shares: Iterable[tuple[int, float]], seconds: float = 1.0) -> float:
+        """The sum of what subflows deliver in that time, held to the rates of their paths."""
+        sums: dict[int, float] = {}
+        for path, size in shares:
+            sums[path] = sums.get(path, 0.0) + size
         limits = self.limited
-        return sum(min(r, limits[p].rate) if p in limits else r for p, r in rates.items())
+        return sum(min(n, limits[p].rate * seconds) if p in limits else n for p, n in sums.items())
 
     # ---- roles
 

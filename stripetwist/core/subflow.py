@@ -97,7 +97,7 @@ class Subflow:
         window_decays: bool = False,
     ) -> None:
         self.subflow_id = subflow_id
-        self.path: str | int = 0
+        self.path: int = 0
         self.window_decays = window_decays
         self.path = 0
         self.role = PathRole.PRIMARY

@@ -298,7 +298,7 @@ class Subflows:
             return self._outbox.has_much(later * self.paths.rate_of(faster))
         doublings = later / least
         return doublings < _MOST_DOUBLINGS and self._outbox.has_much(
-            sum(s.window for s in faster) * (2.0**doublings - 1.0)
+            self.paths.grown(faster, doublings, later)
         )
 
     def doubtful(self, now: float, in_use: bool) -> list[int]:
