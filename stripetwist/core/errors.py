@@ -75,6 +75,20 @@ class UsageViolation(StripetwistError):
     """Our own code misused the core; never caught."""
 
 
+class ProxyRefused(StripetwistError):
+    """
+    A proxy does not lead us to the server.
+
+    @ivar sentence: the reason, said of C{it}, the proxy: what happened, what to do.
+    @ivar lasting: whether it would say the same in a moment.
+    """
+
+    def __init__(self, sentence: str, lasting: bool) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.lasting = lasting
+
+
 class OpenRefused(StripetwistError):
     """
     A target will not be reached.

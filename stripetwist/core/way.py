@@ -74,6 +74,11 @@ class Way:
     subflows: int = 0
     rate: int = 0
 
+    @property
+    def is_by_proxy(self) -> bool:
+        """Whether what stands on the way has to be asked to lead on."""
+        return self.via in (Via.SOCKS, Via.HTTP)
+
     @classmethod
     def parse(cls, text: str) -> "Way":
         """
