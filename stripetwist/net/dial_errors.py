@@ -11,26 +11,39 @@ from twisted.internet.error import (
 )
 from twisted.python.failure import Failure
 
-from stripetwist.core.errors import Code, printable
+from stripetwist.core.errors import Code, ProxyRefused, printable
 from stripetwist.core.hello import Rejected, Role
 
 
-def connect_sentence(reason: Failure, where: str) -> str:
+def connect_sentence(reason: Failure, where: str, what: str = "the server") -> str:
     """
     Why a connect failed, and what to do.
 
-    @param where: the server, and what leads to it.
+    @param where: the server, and what leads to it; or what is first on the way there.
+    @param what: what should listen there.
     """
     error = reason.value
     if isinstance(error, ConnectBindError):
         return f"{where} cannot be dialed from an address that this machine lacks; check bind="
     if isinstance(error, ConnectionRefusedError):
-        return f"{where} refuses connections: start the server there, or check the port"
+        return f"{where} refuses connections: start {what} there, or check the port"
     if isinstance(error, TimeoutError | TCPTimedOutError):
         return f"{where} does not answer: check the address, and its firewall"
     if isinstance(error, ConnectError) and error.osError is not None:
         return f"{where} cannot be reached: {os.strerror(error.osError).lower()}"
     return f"{where} cannot be reached: {printable(reason.getErrorMessage())}"
+
+
+def proxy_sentence(reason: Failure, label: str) -> str:
+    """
+    Why a proxy was not reached, or does not lead to the server.
+
+    @param label: the path on which it stands.
+    """
+    error = reason.value
+    if isinstance(error, ProxyRefused):
+        return f"path {label}: {error.sentence}"
+    return connect_sentence(reason, f"path {label}: the proxy", "it")
 
 
 def card_sentence(error: OSError, where: str, card: str) -> str:

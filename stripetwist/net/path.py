@@ -4,14 +4,19 @@ import random
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
 
+from stripetwist.core.http_connect import HttpConnect
 from stripetwist.core.path import PathInfo
-from stripetwist.core.target import parse_host
-from stripetwist.core.way import Way
+from stripetwist.core.socks5_client import SocksConnect
+from stripetwist.core.target import Target, parse_host
+from stripetwist.core.way import Via, Way
 from stripetwist.core.zones import Address
 from stripetwist.net import sockets
+from stripetwist.net.dial_errors import connect_sentence, proxy_sentence
 from stripetwist.net.place import Place
 from stripetwist.net.redial import Redial
+from stripetwist.net.tunnel import Dialogue
 
 if TYPE_CHECKING:
     from stripetwist.net.dialer import Dialer
@@ -27,6 +32,7 @@ class Path:
     @ivar label: what people call it.
     @ivar info: what the server is told of it.
     @ivar where: what it leads to, for sentences.
+    @ivar first_stop: what is dialed, for sentences.
     @ivar places: those that dial or are up, and those that are about to end.
     """
 
@@ -41,6 +47,9 @@ class Path:
         self._host = way.host or link.host
         self.port = way.port or link.port
         self.where = f"{link.address} by {self.label}" if way.host else link.address
+        self.first_stop = f"the server {self.where}"
+        if way.is_by_proxy:
+            self.first_stop = f"path {self.label}: the proxy"
         self.places: list[Place] = []
         self._dialer = dialer
         self._redial = Redial(dialer.limits, random.random)
@@ -74,6 +83,24 @@ class Path:
     def _choose(self, addresses: list[Address]) -> Address:
         index = random.randrange(len(addresses)) if self._dialer.last_error else 0
         return addresses[index]
+
+    def dialogue(self) -> Dialogue | None:
+        """
+        What is to be said to the proxy of this path; C{None} where none stands there.
+
+        It is told the server's host as the link has it: names are looked up by the proxy.
+        """
+        way, link = self.way, self._dialer.link
+        if not way.is_by_proxy:
+            return None
+        kind = SocksConnect if way.via is Via.SOCKS else HttpConnect
+        return kind(Target.of(link.host, link.port), way.user, way.password)
+
+    def why_not(self, reason: Failure) -> str:
+        """Why a connect on it failed, a sentence."""
+        if self.way.is_by_proxy:
+            return proxy_sentence(reason, self.label)
+        return connect_sentence(reason, self.where)
 
     # ---- how many
 

@@ -11,19 +11,19 @@ from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from stripetwist.core.errors import Code, OpenRefused
+from stripetwist.core.errors import Code, OpenRefused, ProxyRefused
 from stripetwist.core.handshake import DialerHandshake, Established, Intent, late_reject
 from stripetwist.core.hello import Rejected
 from stripetwist.net import sockets, tls
 from stripetwist.net.dial_errors import (
     card_sentence,
-    connect_sentence,
     rejection_sentence,
     role_sentence,
 )
 from stripetwist.net.driver import SessionDriver
 from stripetwist.net.redial import Redial
 from stripetwist.net.subflow import SubflowProtocol
+from stripetwist.net.tunnel import TunnelFactory
 
 if TYPE_CHECKING:
     from stripetwist.net.dialer import Dialer
@@ -145,6 +145,9 @@ class Place:
         factory: Any = _Dial(self)
         if dialer.creator is not None:
             factory = tls.TLSFactory(dialer.creator, factory, dialer.clock)
+        if (dialogue := path.dialogue()) is not None:
+            time = dialer.limits.dial_timeout
+            factory = TunnelFactory(factory, dialogue, dialer.clock, time, self.not_connected)
         timeout = self._redial.connect_timeout(self._failures, dialer.is_alive())
         source = (path.way.bind, 0) if path.way.bind else None
         self._connector = connector = dialer.reactor.connectTCP(
@@ -168,19 +171,21 @@ class Place:
             why = failure.value.sentence.replace("the exit's", "this machine's")
         elif not failure.check(CancelledError):
             self.log.failure("a dial failed", failure)
-        self._failed(f"the server {self.path.where} was not found: {why}")
+        self._failed(f"{self.path.first_stop} was not found: {why}")
 
     def not_connected(self, reason: Failure) -> None:
-        """The connect failed."""
+        """The connect failed, or came no further than to a proxy."""
         self._connector = None
-        sentence = self._sentence or connect_sentence(reason, self.path.where)
-        self._failed(sentence)
+        if isinstance(reason.value, ProxyRefused):
+            self._refused = reason.value.lasting
+        self._failed(self._sentence or self.path.why_not(reason))
 
     def connected(self) -> SubflowProtocol:
-        """TCP is up: make its protocol."""
+        """TCP is up, through the proxy if there is one: make its protocol."""
         dialer = self._dialer
         self._connector = None
-        self.subflow = SubflowProtocol(self, dialer.clock, dialer.limits)
+        by_proxy = self.path.way.is_by_proxy
+        self.subflow = SubflowProtocol(self, dialer.clock, dialer.limits, by_proxy)
         self._set_timer(dialer.limits.tls_timeout, self._too_late)
         return self.subflow
 

@@ -66,8 +66,14 @@ class SubflowProtocol(Protocol):
     # Twisted's own type lacks what TCP and TLS transports can do.
     transport: Any
 
-    def __init__(self, greeter: Greeter, clock: IReactorTime, limits: Limits) -> None:
+    def __init__(
+        self, greeter: Greeter, clock: IReactorTime, limits: Limits, by_proxy: bool = False
+    ) -> None:
+        """
+        @param by_proxy: whether its kernel knows of the way to a proxy only.
+        """
         self._greeter = greeter
+        self._by_proxy = by_proxy
         self._clock = clock
         self._limits = limits
         self._carrier: Carrier | None = None
@@ -161,21 +167,25 @@ class SubflowProtocol(Protocol):
 
     @property
     def window_decays(self) -> bool:
-        """Whether its congestion window shrinks while it is idle: bbr keeps its own."""
-        return sockets.congestion_control(self.raw) not in ("", sockets.BBR)
+        """
+        Whether its congestion window shrinks while it is idle: bbr keeps its own.
+
+        A proxy's connection to the server is taken for one of the usual kind.
+        """
+        return self._by_proxy or sockets.congestion_control(self.raw) not in ("", sockets.BBR)
 
     @property
     def has_lost(self) -> bool:
-        """Whether its kernel has had to send anything twice."""
-        return sockets.has_retransmitted(self.raw)
+        """Whether its kernel has had to send anything twice, as far as that is known."""
+        return not self._by_proxy and sockets.has_retransmitted(self.raw)
 
     def smooth(self) -> None:
         """Spread what is sent over the round trip."""
         sockets.smooth(self.raw)
 
     def kernel_view(self) -> KernelView | None:
-        """What the kernel knows of it."""
-        return sockets.kernel_view(self.raw)
+        """What the kernel knows of it; a proxy's kernel takes bytes whatever becomes of them."""
+        return None if self._by_proxy else sockets.kernel_view(self.raw)
 
     def close(self) -> None:
         """End it in order; abort it if that takes too long."""

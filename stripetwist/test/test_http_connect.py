@@ -58,7 +58,7 @@ class AnswerTests(SynchronousTestCase):
         """The refusal, the same byte by byte as at once."""
         at_once, by_bytes = dialogue or HttpConnect(SERVER), HttpConnect(SERVER)
         by_bytes._has_login = at_once._has_login
-        error = self.assertRaises(ProxyRefused, at_once.feed, data)
+        error: ProxyRefused = self.assertRaises(ProxyRefused, at_once.feed, data)
         again = self.assertRaises(ProxyRefused, self.feed, (bytes([one]) for one in data), by_bytes)
         self.assertEqual(error.sentence, again.sentence)
         self.assertTrue(error.sentence.startswith("it "), error.sentence)
@@ -119,7 +119,7 @@ class AnswerTests(SynchronousTestCase):
 
     def test_nonsense(self) -> None:
         """The first byte that fits no answer ends it."""
-        cases = (b"\x05\xff", b"SSH-2.0-x\r\n", b"\r\n", b"HTTP/2 200 OK\r\n\r\n")
+        cases = [b"\x05\xff", b"SSH-2.0-x\r\n", b"\r\n", b"HTTP/2 200 OK\r\n\r\n"]
         cases += (b"HTTP/1.1 20 OK\r\n\r\n", b"HTTP/1.1  200\r\n\r\n", b"HTTP/1.1 200OK\r\n\r\n")
         cases += (b"HTTP/1.2 200 OK\r\n\r\n", b"HTTP/1.1 099 x\r\n\r\n", b"HTTP/1.1 200\n\r\n\r\n")
         for data in cases:

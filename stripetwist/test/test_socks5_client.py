@@ -45,7 +45,7 @@ class SocksConnectTests(SynchronousTestCase):
 
     def refused(self, data: bytes, login: bool = False) -> ProxyRefused:
         """The refusal, the same byte by byte as at once."""
-        error = self.assertRaises(ProxyRefused, dialogue(login).feed, data)
+        error: ProxyRefused = self.assertRaises(ProxyRefused, dialogue(login).feed, data)
         pieces = (bytes([one]) for one in data)
         again = self.assertRaises(ProxyRefused, self.feed, pieces, dialogue(login))
         self.assertEqual(error.sentence, again.sentence)
@@ -115,7 +115,7 @@ class SocksConnectTests(SynchronousTestCase):
 
     def test_nonsense(self) -> None:
         """The first byte that cannot be ends it."""
-        cases = (b"H", b"\x04", b"\x05\x01", LOGIN_WANTED, OPEN + b"\x04")
+        cases = [b"H", b"\x04", b"\x05\x01", LOGIN_WANTED, OPEN + b"\x04"]
         cases += (OPEN + b"\x05\x00\x00\x02\x00", OPEN + b"\x05\x00\x00\x00\x00")
         for data in cases:
             self.assertIn("not as a SOCKS5 proxy", self.refused(data).sentence, data)
@@ -126,7 +126,7 @@ class SocksConnectTests(SynchronousTestCase):
     def test_whatever_comes(self, data: bytes, is_open: bool) -> None:
         """A refusal, a connection or the wait for more; nothing else, however it is cut."""
         data = OPEN * is_open + data
-        outcomes = set()
+        outcomes: set[tuple[bytes, bytes | None]] = set()
         for pieces in ([data], [bytes([one]) for one in data]):
             try:
                 outcomes.add(self.feed(pieces, dialogue()))
