@@ -15,9 +15,9 @@ _LOGINS = re.compile(rb"^proxy-authenticate:([^\r\n]*)", re.IGNORECASE | re.MULT
 _NO_HTTP = "it answers, but not as an HTTP proxy does; if it is a SOCKS proxy write socks://"
 _NO_END = "the head of its answer is longer than 16 KiB; check that it is an HTTP proxy"
 _NO_LOGIN = "it wants a login: write http://USER:PASSWORD@HOST:PORT"
-_WRONG_LOGIN = "it does not accept this user name and password (407); check both"
+_WRONG_LOGIN = "it does not accept this user name and password ({status}); check both"
 _OTHER_LOGIN = (
-    "it takes no user name and password (407), only logins of other kinds, such as NTLM; "
+    "it takes no user name and password ({status}), only logins of other kinds, such as NTLM; "
     "have a local proxy that can do these in between"
 )
 _UNKNOWN = "it does not know CONNECT ({status}); check that it is an HTTP proxy"
@@ -89,7 +89,8 @@ class HttpConnect:
             raise ProxyRefused(sentence, lasting=status < 500)
 
     def _why(self, status: int, head: bytes) -> str:
-        if status == 407:
+        # 401 is what tinyproxy says of a wrong login.
+        if status in (401, 407):
             return self._why_no_login(head)
         if status == 403:
             return _SHUT if self._target.port != 443 else _SHUT_AT_443

@@ -17,9 +17,14 @@ from twisted.python.failure import Failure
 from stripetwist.core.errors import ProxyRefused
 
 _BROKE_OFF = "it closes the connection instead of answering; check that {kind} proxy listens there"
+# So does ssh -D where the server refuses.
+_NO_END = (
+    "it begins to answer, then closes the connection; check that the server is up and within "
+    "its reach"
+)
 _SILENT = (
     "it takes connections but has not answered within {time:g} s; check that it is {kind} proxy, "
-    "and that it reaches the server"
+    "and that the server is within its reach"
 )
 
 
@@ -87,6 +92,7 @@ class Tunnel(Protocol):
     def __init__(self, factory: TunnelFactory) -> None:
         self._factory = factory
         self._refusal: ProxyRefused | None = None
+        self._heard = False
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -100,6 +106,7 @@ class Tunnel(Protocol):
         """The proxy answers."""
         if self._refusal is not None:
             return
+        self._heard = True
         dialogue = self._factory.dialogue
         try:
             answer = dialogue.feed(data)
@@ -143,4 +150,5 @@ class Tunnel(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It leads nowhere: say why."""
         self._cancel_timer()
-        self._factory.failed(Failure(self._refusal or self._refused(_BROKE_OFF)))
+        words = _NO_END if self._heard else _BROKE_OFF
+        self._factory.failed(Failure(self._refusal or self._refused(words)))

@@ -106,11 +106,12 @@ class AnswerTests(SynchronousTestCase):
 
     def test_a_wrong_login(self) -> None:
         """It is named as such, and not shown."""
-        dialogue = HttpConnect(SERVER, b"joe", b"guessed")
-        reply = answer("407 joe guessed", "Proxy-Authenticate: BASIC realm=x")
-        sentence = self.refused(reply, dialogue).sentence
-        self.assertIn("does not accept this user name and password", sentence)
-        self.assertNotIn("guessed", sentence)
+        for status in ("407 joe guessed", "401 guessed"):
+            reply = answer(status, "Proxy-Authenticate: BASIC realm=x")
+            dialogue = HttpConnect(SERVER, b"joe", b"guessed")
+            sentence = self.refused(reply, dialogue).sentence
+            self.assertIn("does not accept this user name and password", sentence)
+            self.assertNotIn("guessed", sentence)
 
     def test_another_kind_of_login(self) -> None:
         """Whoever has one gets no advice that is no help."""

@@ -192,6 +192,8 @@ class TunnelTests(LinkTestCase):
         self.answering(1080, b"")
         self.assertIn("it closes the connection", self.told("socks://198.51.100.1", 3))
         self.assertGreater(len(self.network.dials), 6)
+        self.answering(8080, b"HTTP/1.1 200 OK\r\n")
+        self.assertIn("it begins to answer, then closes", self.told("http://198.51.100.1"))
 
     def test_silence(self) -> None:
         """It has ten seconds, the connect included."""
