@@ -214,10 +214,12 @@ class ClientSettings(CommonSettings):
         "PATH",
         Way.parse,
         (),
-        "Dial the server this way: direct, or tcp://HOST[:PORT] for a relay that leads there; "
-        "with ,bind=ADDRESS or ,nic=CARD from there, with ,role=overflow or ,role=backup when "
-        "needed, with ,rate=RATE no faster.  Several share the subflows.",
+        "Dial the server this way: direct, tcp://HOST[:PORT] for a relay that leads there, "
+        "socks:// or http://[USER:PASSWORD@]HOST[:PORT] for a proxy; with ,bind=ADDRESS or "
+        ",nic=CARD from there, with ,role=overflow or ,role=backup when needed, with ,rate=RATE "
+        "no faster, with ,subflows=N over so many.  Several share the subflows.",
         repeatable=True,
+        secret=True,
     )
     optimistic: bool = flag(
         "optimistic", "Say connected before the target has answered: faster, but hides refusals."

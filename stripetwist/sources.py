@@ -20,6 +20,7 @@ S = TypeVar("S")
 # Long enough for a secret, or a part of a link that has one.
 _MAYBE_SECRET = re.compile(r"://|@|[A-Za-z0-9_-]{40}")
 _LINK = re.compile(rb"stripetwist(\+plain)?://")
+_LOGIN = re.compile(rb"(socks|http)://[^\s\"']*@")
 _WORDS = {"1": True, "true": True, "yes": True, "on": True}
 _WORDS.update({"0": False, "false": False, "no": False, "off": False})
 
@@ -310,7 +311,8 @@ def load_toml(path: Path) -> dict[str, Any]:
     """
     The content of a configuration file.
 
-    @raise StartupError: it cannot be read, is no TOML, or shows a link to other users.
+    @raise StartupError: it cannot be read, is no TOML, or shows a link or a proxy's password
+        to other users.
     """
     modes: list[int] = []
 
@@ -319,16 +321,22 @@ def load_toml(path: Path) -> dict[str, Any]:
         return None
 
     data = read_file(path, "configuration file", check=note)
-    if modes[0] & 0o077 and _LINK.search(data):
+    if modes[0] & 0o077 and (kind := _secret_in(data)):
         raise StartupError(
-            f"{show(path.name)} holds a link, which is a password, but is open to other users; "
-            "run chmod 600 on it"
+            f"{show(path.name)} holds {kind}, but is open to other users; run chmod 600 on it"
         )
     try:
         return tomllib.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         problem = _toml_problem(str(error), data)
     raise StartupError(f"{show(path.name)} {problem}; write NAME = VALUE on each line")
+
+
+def _secret_in(data: bytes) -> str:
+    """What there is in a file that nobody else may read; nothing if all may."""
+    if _LINK.search(data):
+        return "a link, which is a password"
+    return "a proxy's password" if _LOGIN.search(data) else ""
 
 
 def _toml_problem(message: str, data: bytes) -> str:

@@ -87,13 +87,14 @@ class Way:
         @raise ValueError: it is none of these; the words say what to write, and no password.
         """
         place, *settings = text.split(",")
+        if any("@" in setting for setting in settings):
+            # What stands before the comma is then a password's first half, behind it the other.
+            raise ValueError("a comma in a password is written %2C, an @ is written %40")
         found: dict[str, Any] = _place(place)
         for setting in settings:
             name, _, value = setting.partition("=")
             if (read := _SETTINGS.get(name)) is None:
-                # A password with a comma in it was cut there: that half is not shown either.
-                shown = "" if "@" in text else f', not "{setting}"'
-                raise ValueError(f"{_KNOWN} may follow a comma{shown}")
+                raise ValueError(f"{_KNOWN} may follow a comma")
             if name in found:
                 raise ValueError(f"{name}= may stand once")
             found[name] = read(value)

@@ -295,9 +295,26 @@ class ServerOptionTests(OptionsTestCase):
             repr(client("--server", link)),
             show(secret),
         ]
+        sentences += self.wrong_paths("a-" + secret[:20], "b-" + secret[20:])
         for sentence in sentences:
             self.assertNotIn(secret, sentence)
             self.assertNotIn(secret[:40], sentence)
+            self.assertNotIn("a-" + secret[:20], sentence)
+            self.assertNotIn("b-" + secret[20:], sentence)
+
+    def wrong_paths(self, start: str, end: str) -> list[str]:
+        """What is said where a proxy's password stands in a path; right, wrong, and cut."""
+        path = f"http://me:{start}{end}@proxy"
+        return [
+            repr(client("--server", "loopback:", "--path", path)),
+            self.refused(client, "--path", f"{path}:none"),
+            self.refused(client, "--path", f"http://me:{start},{end}@proxy"),
+            self.refused(client, "--path", f"http://me:1,{start}{end}@proxy"),
+            self.refused(client, "--path", f"http:me:{start}{end}"),
+            self.refused(client, f"{start}{end}@proxy"),
+            self.refused(client, STRIPETWIST_PATH=f"http://me:1,{start},{end}@proxy"),
+            self.refused(client, "--config", self.file(f'path = ["{path}:none"]\n')),
+        ]
 
 
 class TogetherTests(OptionsTestCase):
@@ -554,12 +571,16 @@ class FileTests(OptionsTestCase):
         for path in (fifo, "/", "/dev/zero", "/nowhere/x.toml", self.file(b"#" * 2_000_000)):
             self.assertIn("configuration file", self.refused(server, "--config", path))
 
-    def test_a_link_in_a_file_is_for_this_user_alone(self) -> None:
+    def test_a_secret_in_a_file_is_for_this_user_alone(self) -> None:
         """Any other file may be open."""
         path = self.file(f'server = "{LINK.format()}"\n')
         self.assertEqual(client("--config", path).link(), LINK)
         os.chmod(path, 0o644)
         self.assertIn("chmod 600", self.refused(client, "--config", path))
+        path = self.file('server = "loopback:"\npath = "http://me:own@proxy"\n')
+        client("--config", path)
+        os.chmod(path, 0o644)
+        self.assertIn("holds a proxy's password", self.refused(client, "--config", path))
         path = self.file('server = "loopback:"\n')
         os.chmod(path, 0o644)
         client("--config", path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from support.ports import LOOPBACK, free_port, listening
 from support.programs import plain_environment, program, succeed
 from support.ssh import ssh, sshd
