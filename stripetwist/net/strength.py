@@ -86,19 +86,31 @@ class Strength:
         return sum(len(path.wanted) for path in self.paths)
 
     def _fit(self, count: int) -> None:
-        """Have so many, spread over the paths; at least one on each."""
+        """Have so many, spread over the paths."""
         shares = self._shares(count)
-        fresh = [path.fit(share) for path, share in zip(self.paths, shares, strict=True)]
+        self._dial([path.fit(share) for path, share in zip(self.paths, shares, strict=True)])
+
+    def _rest(self) -> None:
+        """Have one on each path, whatever it says."""
+        self._rests = True
+        self._dial([path.fit(1) for path in self.paths])
+
+    def _dial(self, fresh: Sequence[Sequence[Place]]) -> None:
+        """Have these dial, those of each path after one another."""
         for number, place in enumerate(_in_turn(fresh)):
             place.dial_after(max(0, number - 1) * self._limits.dial_spacing)
 
     def _shares(self, count: int) -> list[int]:
+        """How many on each: what it says, one where it only waits, else its part of the rest."""
         waiting = [_is_backup(path) and not self._on_backup for path in self.paths]
-        each, more = divmod(count, max(1, waiting.count(False)))
+        said = [path.way.subflows for path in self.paths]
+        taken = sum(n for n, waits in zip(said, waiting, strict=True) if not waits)
+        free = sum(not (n or waits) for n, waits in zip(said, waiting, strict=True))
+        each, more = divmod(max(0, count - taken), free or 1)
         shares = []
-        for waits in waiting:
-            shares.append(1 if waits else max(1, each + (more > 0)))
-            more -= not waits
+        for n, waits in zip(said, waiting, strict=True):
+            shares.append(1 if waits else n or max(1, each + (more > 0)))
+            more -= not (n or waits)
         return shares
 
     # ---- use and rest
@@ -109,8 +121,14 @@ class Strength:
         if self._rests:
             self._rests = False
             self._fit(self._growth.count)
-        if self._growing is None and self._limits.grow_most > self._limits.subflows:
+        if self._growing is None and self._may_grow:
             self._grow()
+
+    @property
+    def _may_grow(self) -> bool:
+        """Whether anybody leaves the number to us."""
+        all_say = all(path.way.subflows for path in self.paths)
+        return self._limits.grow_most > self._limits.subflows and not all_say
 
     def _look_around(self) -> None:
         """Now and then: whether anybody uses the session, and where we are."""
@@ -123,8 +141,7 @@ class Strength:
             # Datagrams, for whose associations nobody waits.
             self.used()
         elif not self._rests and now - self._used_at >= self._limits.rest_after:
-            self._rests = True
-            self._fit(1)
+            self._rest()
         self._moved = moved
         self._see_who_carries()
         for path in self.paths:
@@ -139,7 +156,8 @@ class Strength:
         alone = not any(place.is_up for path in others for place in path.places)
         if alone is not self._on_backup:
             self._on_backup = alone
-            self._fit(1 if self._rests else self._growth.count)
+            if not self._rests:
+                self._fit(self._growth.count)
 
     # ---- growth
 
@@ -147,18 +165,20 @@ class Strength:
         """Have more subflows while that brings more; look now and then while there is use."""
         self._growing = None
         now, driver, before = self._clock.seconds(), self._session(), self._growth.count
+        places = self.wanted
         if driver is not None and driver.session.rtt is not None:
             self._growth.look(driver.session.moved, driver.session.rtt, now)
         if self._rests or self._is_over:
             return
         if self._growth.count != before:
+            self._fit(self._growth.count)
+        if self.wanted != places:
             self.log.info(
                 "session with {address}: {count} connections from now on, {before} before",
                 address=self._address,
-                count=self._growth.count,
-                before=before,
+                count=self.wanted,
+                before=places,
             )
-            self._fit(self._growth.count)
         if now - self._used_at < 2 * self._limits.grow_forget:
             self._growing = self._clock.callLater(self._limits.grow_look, self._grow)
 

@@ -358,3 +358,28 @@ class WayTests(PathTestCase):
         dialer = self.dial(ways=[Way(), Way(nic="eth0"), Way(nic="eth1")], subflows=2)
         self.network.run(1)
         self.assertEqual(len(self.up(dialer)), 3)
+
+    def test_a_path_says_how_many(self) -> None:
+        """It has so many; the others share what that leaves, and have at least one."""
+        self.serve()
+        for count, wanted in ((9, [4, 3, 2]), (4, [4, 1, 1])):
+            ways = [Way(subflows=4), Way(nic="eth0"), Way(nic="eth1")]
+            dialer = self.dial(ways=ways, subflows=count)
+            self.network.run(1)
+            self.assertEqual([len(path.places) for path in dialer.paths], wanted)
+
+    def test_all_paths_say_how_many(self) -> None:
+        """Then no more are tried; at rest one stays on each, and they come back with use."""
+        self.serve()
+        ways = [Way(subflows=2), Way(nic="eth0", subflows=1)]
+        dialer = self.dial(ways=ways, subflows=2, grow_most=8)
+        self.network.run(1)
+        self.assertEqual(len(self.up(dialer)), 3)
+        timers = len(self.network.getDelayedCalls())
+        dialer.when_up()
+        self.assertEqual(len(self.network.getDelayedCalls()), timers)
+        self.network.run(305, 0.1)
+        self.assertEqual(len(self.up(dialer)), 2)
+        dialer.when_up()
+        self.network.run(1)
+        self.assertEqual(len(self.up(dialer)), 3)
