@@ -29,6 +29,8 @@ from stripetwist.net.waiters import Waiters
 
 # Whether the last stream has been finished, where somebody waits for that.
 _LOOK_EVERY = 0.25
+# Reasons that are not told twice.
+_MOST_TOLD = 64
 
 
 class Resolves(Shape):
@@ -91,7 +93,7 @@ class Dialer(Service):
         self._waiters = Waiters(self.clock, self.limits.session_wait, self._no_session)
         self._next_id = 1
         self._outage_since: float | None = None
-        self._told = ""
+        self._told: set[str] = set()
         self._stopped: Deferred[None] | None = None
         self.creator: tls.ClientCreator | None = None
         self._returning: IDelayedCall | None = None
@@ -340,17 +342,19 @@ class Dialer(Service):
         return now - self._outage_since
 
     def failed(self, sentence: str) -> None:
-        """A dial came to nothing; each reason is told once in a row."""
+        """A dial came to nothing; each reason is told once, until a connection has worked."""
         if sentence:
             self.last_error = sentence
-        if sentence not in ("", self._told) and self._stopped is None:
-            self._told = sentence
+        if sentence and sentence not in self._told and self._stopped is None:
+            if len(self._told) >= _MOST_TOLD:
+                self._told.clear()
+            self._told.add(sentence)
             self.log.warn("{sentence}", sentence=sentence)
 
     def place_lost(self, worked: bool) -> None:
         """A subflow is gone; C{worked} if it was up for a while."""
         if worked:
-            self._told = ""
+            self._told.clear()
         self.outage()
         self.on_change()
 

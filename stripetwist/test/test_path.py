@@ -352,6 +352,14 @@ class WayTests(PathTestCase):
         lines = self.logged(lambda: self.network.run(1))
         self.assertIn("192.0.2.1:8443 by tcp://198.51.100.7:443 refuses", " ".join(lines))
 
+    def test_two_ways_that_fail(self) -> None:
+        """Each is told of once, though they are dialed in turn for a while."""
+        relays = [Way("198.51.100.7", port, via=Via.RELAY) for port in (443, 444)]
+        self.dial(ways=relays)
+        lines = self.logged(lambda: self.network.run(5, 0.01))
+        self.assertGreater(len(self.network.dials), 6)
+        self.assertEqual(len([line for line in lines if "refuses" in line]), 2)
+
     def test_never_fewer_than_paths(self) -> None:
         """Each path has one, even if fewer were wanted."""
         self.serve()
