@@ -1,16 +1,24 @@
 """Sessions over real proxies, and proxies that fail in every way."""
 
+import re
+import socket
+import time
+from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 from support import proxies, socks
+from support.crooked import Crooked
 from support.exchange import Exchange, ask_exchange
 from support.flows import receive, send
+from support.ports import LOOPBACK, listener
 from support.proxies import PASSWORD, USER, Proxy
-from support.workshop import Client, Workshop
+from support.transfers import transfer
+from support.waiting import wait_until
+from support.workshop import Client, Pair, Workshop
 
 MIB = 1 << 20
 LOGIN = f"{USER}:{PASSWORD}"
@@ -30,6 +38,11 @@ LOCKED: dict[str, Start] = {
 }
 
 
+def by_path(client: Client) -> Counter[str]:
+    """How many subflows there are on each."""
+    return Counter(str(one["path"]) for one in client.subflows())
+
+
 def carries(client: Client, size: int = 10 * MIB) -> None:
     """That much each way, one after the other, arrives as it was sent."""
     with Exchange() as target:
@@ -39,7 +52,7 @@ def carries(client: Client, size: int = 10 * MIB) -> None:
         with socks.connect(client.proxy, target.port) as sock:
             ask_exchange(sock, up=3)
             send(sock, 3, size)
-            sock.shutdown(1)
+            sock.shutdown(socket.SHUT_WR)
             assert target.wait_end(3) == "whole"
             assert target.received[3] == size
     client.wait_streams(0)
@@ -99,3 +112,58 @@ def test_a_server_that_is_away(workshop: Workshop, tmp_path: Path, name: str) ->
         )
         workshop.restart(server)
         client.wait_subflows(6)
+
+
+def test_one_that_stays_silent(workshop: Workshop) -> None:
+    """After ten seconds a sentence; the direct way is not kept waiting."""
+    server = workshop.server("--allow", "localhost")
+    with listener() as silent:
+        path = f"socks://{LOOPBACK}:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        client = workshop.client(server, "--path", "direct", "--path", path)
+        client.wait_subflows(3, 5)
+        carries(client, MIB)
+        client.wait_line(f"path {path}: it takes connections but has not answered within 10 s")
+        assert 9 < time.monotonic() - began < 16
+
+
+@pytest.mark.parametrize("how", [Crooked.resetting, Crooked.flipping])
+def test_one_that_spoils_connections(
+    workshop: Workshop, how: Callable[[Crooked], Callable[[int, bytes], bytes | None]]
+) -> None:
+    """At a random byte, in its answer or behind it: the other path goes on, and all arrives."""
+    server = workshop.server("--allow", "localhost")
+    with Crooked() as proxy:
+        proxy.tampers = lambda: how(proxy)
+        client = workshop.client(server, "--path", "direct", "--path", proxy.path)
+        wait_until(lambda: by_path(client)["direct"] == 3, 10, "the direct way")
+        with transfer(Pair(server, client), 5) as state:
+            pass
+        assert proxy.deeds >= 3
+        assert state.down.longest_gap < 1.5
+        assert by_path(client)["direct"] == 3
+        # Each reason once, and again when one of these connections has worked for a while.
+        assert 1 <= len(re.findall(r"#warn\] .*\b127", client.log)) <= 8
+
+
+def test_one_that_replays(workshop: Workshop) -> None:
+    """What opened a session, or joined it, opens and joins nothing when it is said again."""
+    server = workshop.server("--allow", "localhost")
+    with Crooked() as proxy:
+        client = workshop.client(server, "--path", proxy.path)
+        client.wait_subflows(6)
+        before = server.snapshot()["sessions"]
+        assert len(proxy.uploads) == 6
+        for upload in [bytes(one) for one in proxy.uploads]:
+            assert len(upload) > 500
+            with socket.create_connection((LOOPBACK, server.port)) as sock:
+                sock.settimeout(20)
+                sock.sendall(upload)
+                with suppress(ConnectionError):
+                    while sock.recv(65536):
+                        pass
+        after = server.snapshot()["sessions"]
+        assert [one["id"] for one in after] == [one["id"] for one in before]
+        ids = [sorted(flow["id"] for flow in one["subflows"]) for one in (*before, *after)]
+        assert ids == [[1, 2, 3, 4, 5, 6]] * 2
+        carries(client, MIB)
