@@ -177,14 +177,20 @@ class Dialer(Service):
     # ---- places call these
 
     def may_dial(self, place: Place) -> bool:
-        """Whether a handshake more may be under way; else it is called when one ends."""
+        """Whether a handshake more may be under way there; else it is called when one ends."""
         if self._stopped is not None:
             return False
-        if len(self._dialing) >= self.limits.max_handshakes:
+        if not self._has_turn(place):
             self._queue.append(place)
             return False
         self._dialing.add(place)
         return True
+
+    def _has_turn(self, place: Place) -> bool:
+        """Whether one more may dial there: a path that only takes time has its share of that."""
+        most = self.limits.max_handshakes
+        of_path = sum(one.path is place.path for one in self._dialing)
+        return len(self._dialing) < most and of_path < max(1, most // len(self.paths))
 
     def done_dialing(self, place: Place) -> None:
         """A place's handshake is over, one way or the other: the next may begin."""
@@ -194,8 +200,11 @@ class Dialer(Service):
         if self._opening is place:
             self._opening = None
         self._greet_next()
-        while self._queue and len(self._dialing) < self.limits.max_handshakes:
-            self._queue.popleft().dial()
+        for waiting in list(self._queue):
+            # A dial that fails at once may have been here meanwhile.
+            if waiting in self._queue and self._has_turn(waiting):
+                self._queue.remove(waiting)
+                waiting.dial()
 
     def ready(self, place: Place) -> None:
         """A place's connection is up and waits to say what it is for."""

@@ -203,6 +203,20 @@ class TunnelTests(LinkTestCase):
         lines = self.logged(lambda: self.network.run(1, 0.01))
         self.assertIn("has not answered within 10 s; check that it is an HTTP", " ".join(lines))
 
+    def test_silence_beside_the_direct_way(self) -> None:
+        """It is waited for by as many as its share, and the others come up meanwhile."""
+        self.serve()
+        self.network.listenTCP(8080, Plain(Protocol))
+        ways = [Way.parse("http://198.51.100.1"), Way()]
+        dialer = self.dial(ways=ways, subflows=20, max_handshakes=4)
+        self.network.run(2)
+        self.assertEqual(self.up(dialer), 10)
+        direct = [dial.cable for dial in self.network.dials if dial.port == PORT]
+        assert direct[-1] is not None
+        direct[-1].cut()
+        self.network.run(1)
+        self.assertEqual(self.up(dialer), 10)
+
     def test_nobody_there(self) -> None:
         """The proxy is to be looked after, not the server."""
         told = self.told("http://198.51.100.1:3128")
