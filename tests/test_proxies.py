@@ -65,9 +65,35 @@ def test_a_session_over_each(workshop: Workshop, tmp_path: Path, name: str) -> N
     with OPEN[name](tmp_path) as proxy:
         client = workshop.client(server, "--path", proxy.path())
         client.wait_subflows(6)
-        client.wait_line(f"path +{proxy.path()}, 6 of 6 subflows")
+        client.wait_line(rf"path +{proxy.path()}, 6 of 6 subflows")
         client.wait_line("direct is not used; --path direct adds it")
         carries(client)
+
+
+def test_all_kinds_at_once(workshop: Workshop, tmp_path: Path) -> None:
+    """One stream goes over all of them, each with as many subflows as it says."""
+    server = workshop.server("--allow", "localhost")
+    with proxies.microsocks(tmp_path, host="::1") as one, proxies.tinyproxy(tmp_path) as other:
+        assert one.path().startswith("socks://[::1]:")
+        paths = {"direct,subflows=1": 1, one.path(): 3, f"{other.path()},subflows=2": 2}
+        chosen = [word for path in paths for word in ("--path", path)]
+        client = workshop.client(server, *chosen)
+        client.wait_subflows(6)
+        assert by_path(client) == paths
+        carries(client, 40 * MIB)
+        carried = Counter[str]()
+        for flow in client.subflows():
+            carried[flow["path"]] += flow["rx"]["first"]
+        assert min(carried.values()) > MIB, carried
+
+
+def test_an_agent_over_a_proxy(workshop: Workshop, tmp_path: Path) -> None:
+    """Agents take the same paths, and say so."""
+    server = workshop.server()
+    with proxies.microsocks(tmp_path) as proxy:
+        agent = workshop.agent(server.agent_link, "--allow", "lan", "--path", proxy.path())
+        agent.wait_line(rf"path +{proxy.path()}, 6 of 6 subflows")
+        agent.wait_line("direct is not used; --path direct adds it")
 
 
 @pytest.mark.parametrize("name", LOCKED)

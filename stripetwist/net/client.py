@@ -20,6 +20,7 @@ from stripetwist.net.forward import ForwardFactory
 from stripetwist.net.fronts import Front, Fronts, place_of
 from stripetwist.net.ground import Ground
 from stripetwist.net.opener import SessionOpener, Witness
+from stripetwist.net.path import path_lines
 from stripetwist.net.resolver import Resolver, daemon_threads
 
 # Told once all subflows are up, or with what there is after this long.
@@ -114,19 +115,10 @@ class Client(MultiService):
             f"  connected   {self._link.address}, {len(driver.connections)} subflows, "
             f"{rtt * 1000:.0f} ms" + (f", {pace}" if pace else "")
         )
-        self._tell_paths()
+        for line in path_lines(self.dialer.paths) if self._ways else ():
+            self._say(line)
         for line in self._lines:
             self._say(line)
-
-    def _tell_paths(self) -> None:
-        """Which ways there are, where the user has chosen them."""
-        if not self._ways:
-            return
-        for path in self.dialer.paths:
-            up = sum(place.is_up for place in path.places)
-            self._say(f"  path        {path.label}, {up} of {len(path.wanted)} subflows")
-        if all(way.host for way in self._ways):
-            self._say("  path        direct is not used; --path direct adds it")
 
     def _say(self, line: str) -> None:
         self.log.info("{line}", line=line)

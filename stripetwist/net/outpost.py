@@ -22,6 +22,7 @@ from stripetwist.net.exit import DirectExit
 from stripetwist.net.ground import Ground
 from stripetwist.net.guard import Guard
 from stripetwist.net.opener import Opener, Witness
+from stripetwist.net.path import path_lines
 from stripetwist.net.resolver import Resolver, daemon_threads
 
 _OWN_NAME = "localhost"
@@ -93,6 +94,7 @@ class Outpost(MultiService):
         """
         super().__init__()
         self._agent = agent
+        self._ways = ways
         self._clock = clock = ground.clock
         self._resolver = Resolver(clock, daemon_threads(reactor), timeout=ground.limits.dns_timeout)
         self._own_addresses: list[tuple[str, int]] = []
@@ -138,6 +140,8 @@ class Outpost(MultiService):
             name=self._agent.name,
             rtt=rtt * 1000,
         )
+        for line in path_lines(dialer.paths) if self._ways else ():
+            self.log.info("{line}", line=line)
 
     def _forget(self, dialer: Dialer) -> None:
         """What is to be told of a session, or was, is no longer true."""

@@ -1,6 +1,7 @@
 """One way to the server, with the places on it."""
 
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
@@ -178,6 +179,17 @@ class Path:
                 place.dial_now()
             elif has_moved:
                 self.doubt(place)
+
+
+def path_lines(paths: Sequence[Path]) -> list[str]:
+    """Which ways there are, for people who have chosen them."""
+    lines = []
+    for path in paths:
+        up = sum(place.is_up for place in path.places)
+        lines.append(f"  path        {path.label}, {up} of {len(path.wanted)} subflows")
+    if all(path.way.host for path in paths):
+        lines.append("  path        direct is not used; --path direct adds it")
+    return lines
 
 
 def _is_up(place: Place) -> bool:

@@ -24,14 +24,17 @@ class Proxy:
 
     @ivar scheme: how paths name its kind.
     @ivar port: where it listens.
+    @ivar host: at which address.
     """
 
     scheme: str
     port: int
+    host: str = LOOPBACK
 
     def path(self, login: str = "") -> str:
         """The path that leads through it; the login is C{USER:PASSWORD}."""
-        return f"{self.scheme}://{login}{'@' * bool(login)}{LOOPBACK}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{login}{'@' * bool(login)}{host}:{self.port}"
 
 
 @contextmanager
@@ -61,12 +64,12 @@ def running(command: Sequence[str | Path], folder: Path, proxy: Proxy) -> Iterat
 
 
 @contextmanager
-def microsocks(folder: Path, login: bool = False) -> Iterator[Proxy]:
+def microsocks(folder: Path, login: bool = False, host: str = LOOPBACK) -> Iterator[Proxy]:
     """SOCKS5 that takes one message per read, so that nothing may be sent ahead."""
     port = free_port()
-    command = [program("microsocks"), "-i", LOOPBACK, "-p", str(port)]
+    command = [program("microsocks"), "-i", host, "-p", str(port)]
     command += ["-u", USER, "-P", PASSWORD] * login
-    with running(command, folder, Proxy("socks", port)) as proxy:
+    with running(command, folder, Proxy("socks", port, host)) as proxy:
         yield proxy
 
 
