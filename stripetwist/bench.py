@@ -56,6 +56,8 @@ class BenchSettings:
         ClientSettings,
         "server",
         metavar="LINK|FILE",
+        default=None,
+        repeatable=False,
         doc="Measure the way to the server that a link names, or a link in a file "
         "(default $STRIPETWIST_SERVER).",
     )
@@ -175,7 +177,7 @@ class Bench:
         limits = replace(limits, subflows=subflows, grow_most=subflows)
         ground = ground_for(self._reactor, limits, self._settings.congestion)
         self._clock = ground.clock
-        return Contender(Client(self._reactor, ground, self._link), limits.subflows)
+        return Contender(Client(self._reactor, ground, [self._link]), limits.subflows)
 
     async def run(self) -> None:
         """

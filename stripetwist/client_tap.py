@@ -34,7 +34,7 @@ class Options(ClientOptions):
 
 def makeService(options: Options, reactor: Any = None) -> IService:
     """
-    A dialer toward the server, a SOCKS5 port that uses its session, and a control socket.
+    A dialer toward each server, a proxy port that uses their sessions, and a control socket.
 
     @raise SystemExit: it cannot start; one sentence says why.
     """
@@ -48,17 +48,18 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 
 def _make(settings: ClientSettings, reactor: Any) -> IService:
     limit_level(globalLogBeginner, settings.log_level)
-    link = settings.link()
+    links = settings.links()
     state = StateDirectory(settings.state, "client", os.environ)
     state.open()
     ground = ground_for(reactor, settings.limits(), settings.congestion)
     own: Server | None = None
-    if link is None:
+    if not links:
         # It reaches what this machine does, unless others may use the proxy port.
         reaches = ("internet", "lan", "localhost") if settings.socks.is_local else ("internet",)
-        own, link = own_server(reactor, ground, reaches)
+        own, own_link = own_server(reactor, ground, reaches)
+        links = [own_link]
         own.witness.targets = settings.log_targets
-    client = Client(reactor, ground, link, settings.paths)
+    client = Client(reactor, ground, links, settings.paths)
     client.wants_bbr = settings.congestion == AUTO
     client.opener.targets = settings.log_targets
     instance = Instance(reactor, ground, state, "client", client.snapshot)

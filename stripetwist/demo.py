@@ -145,7 +145,7 @@ class Demo:
         """A client, and its server at the other end of a line."""
         ground = self._ground
         server, link = own_server(self._reactor, ground, ["localhost"])
-        client = Client(self._reactor, ground, replace(link, port=self._narrow(link.port)))
+        client = Client(self._reactor, ground, [replace(link, port=self._narrow(link.port))])
         server.setServiceParent(self._services)
         client.setServiceParent(self._services)
         return client

@@ -11,7 +11,7 @@ from stripetwist.core.config import MIB, Limits
 from stripetwist.core.link import Link
 from stripetwist.core.policy import Policy
 from stripetwist.core.pool import ANY, SERVER, Selector
-from stripetwist.core.way import Way
+from stripetwist.core.way import Via, Way
 from stripetwist.net.keystore import read_link
 from stripetwist.net.memory import usable_memory
 from stripetwist.sources import flag, option, same_option
@@ -151,14 +151,17 @@ class CommonSettings:
 class ClientSettings(CommonSettings):
     """What C{stripe-client} can be told."""
 
-    server: Server | None = option(
+    servers: tuple[Server, ...] = option(
         "server",
         "LINK|FILE|loopback:",
         server,
-        None,
+        (),
         "Dial the server that a link names, or a link in a file; loopback: runs "
-        "the server side in this process, to try things out.",
+        "the server side in this process, to try things out.  Of several, new streams go to the "
+        "first that is up.",
         secret=True,
+        repeatable=True,
+        between=r"\s+",
     )
     socks: Address = option(
         "socks",
@@ -225,15 +228,13 @@ class ClientSettings(CommonSettings):
         "optimistic", "Say connected before the target has answered: faster, but hides refusals."
     )
 
-    def link(self) -> Link | None:
+    def links(self) -> list[Link]:
         """
-        The way to the server; C{None} where it runs in this process.
+        The ways to the servers, the most preferred first; none where it runs in this process.
 
-        @raise StartupError: the file holds no link.
+        @raise StartupError: a file holds no link.
         """
-        if isinstance(self.server, Path):
-            return read_link(self.server)
-        return self.server if isinstance(self.server, Link) else None
+        return _read_links(self.servers)
 
     def limits(self) -> Limits:
         """As in L{CommonSettings}, with the subflows to start with."""
@@ -245,11 +246,15 @@ class ClientSettings(CommonSettings):
 
     def complaint(self) -> str:
         """Why these values make no sense together, or nothing."""
-        if self.server is None:
+        if not self.servers:
             return (
                 "there is no server to dial; give --server LINK or FILE, or $STRIPETWIST_SERVER, "
                 f"or try --server {LOOPBACK} on this machine alone"
             )
+        if LOOPBACK in self.servers and len(self.servers) > 1:
+            return f"--server {LOOPBACK} is for trying things out; give it alone, or leave it out"
+        if relayed := _relayed(self.servers, self.paths):
+            return relayed
         open_to_others = "" if self.users or self.sources else _open_to_others(self.socks)
         return open_to_others or CommonSettings.complaint(self)
 
@@ -257,6 +262,23 @@ class ClientSettings(CommonSettings):
     def proxy_ports(self) -> Sequence[ProxyPort]:
         """The one to be opened."""
         return (ProxyPort(self.socks),)
+
+
+def _read_links(servers: Sequence[Server]) -> list[Link]:
+    """The links to those servers that are elsewhere."""
+    found = [read_link(one) if isinstance(one, Path) else one for one in servers]
+    return [one for one in found if isinstance(one, Link)]
+
+
+def _relayed(servers: Sequence[Server], ways: Sequence[Way]) -> str:
+    """What is wrong with a relay where there are several servers: it leads to one."""
+    relay = next((way for way in ways if way.via is Via.RELAY), None)
+    if relay is None or len(servers) < 2:
+        return ""
+    return (
+        f"--path {relay} leads to one server, and {len(servers)} are given; "
+        "leave it out, or all but that server"
+    )
 
 
 def _open_to_others(socks: Address) -> str:
@@ -422,9 +444,7 @@ class AgentSettings(CommonSettings):
         ClientSettings,
         "server",
         metavar="LINK|FILE",
-        default=(),
         doc="Dial the server that an agent's link names, or a link in a file; of several, each.",
-        repeatable=True,
     )
     name: str | None = option(
         "name",
@@ -468,8 +488,7 @@ class AgentSettings(CommonSettings):
 
         @raise StartupError: a file holds no link.
         """
-        found = [read_link(one) if isinstance(one, Path) else one for one in self.servers]
-        return [one for one in found if isinstance(one, Link)]
+        return _read_links(self.servers)
 
     def limits(self) -> Limits:
         """As in L{CommonSettings}, with the subflows to start with."""
@@ -492,6 +511,8 @@ class AgentSettings(CommonSettings):
             return "there is no server to dial; give --server LINK or FILE, or $STRIPETWIST_SERVER"
         if LOOPBACK in self.servers:
             return f"--server {LOOPBACK} is for clients; give an agent's link, or a file with one"
+        if relayed := _relayed(self.servers, self.paths):
+            return relayed
         if not self.allow:
             return (
                 "--allow is missing; say what may be reached from here, such as --allow internet, "

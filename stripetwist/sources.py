@@ -47,6 +47,7 @@ class Option:
     @ivar secret: whether its text may be a password, and is never shown.
     @ivar table: the keys of a table that may stand for its text in a file, and what goes
         before the value of each there.
+    @ivar between: what stands between its values in a variable, as a pattern.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Option:
     repeatable: bool = False
     secret: bool = False
     table: Mapping[str, str] = field(default_factory=dict)
+    between: str = r"[\s,]+"
 
     @property
     def is_flag(self) -> bool:
@@ -229,7 +231,7 @@ class Reader(Generic[S]):
             if not text.strip():
                 raise StartupError(f"{variable} is empty; unset it or give it a value")
             # No item of a list has a comma or a space in it; what has stands in the file.
-            texts = re.split(r"[\s,]+", text.strip(" \t\r\n,")) if one.repeatable else [text]
+            texts = re.split(one.between, text.strip(" \t\r\n,")) if one.repeatable else [text]
             found[one.name] = Given(f"{variable}=", tuple(texts))
         return found
 

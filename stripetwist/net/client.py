@@ -1,6 +1,7 @@
-"""The client side as one service: a dialer, and the ports that use its session."""
+"""The client side as one service: a dialer for each server, and the ports that use them."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -22,6 +23,7 @@ from stripetwist.net.ground import Ground
 from stripetwist.net.opener import SessionOpener, Witness
 from stripetwist.net.path import path_lines
 from stripetwist.net.resolver import Resolver, daemon_threads
+from stripetwist.net.servers import Servers
 
 # Told once all subflows are up, or with what there is after this long.
 _TELL_AFTER = 2.0
@@ -42,35 +44,42 @@ def way_of(driver: SessionDriver, now: float) -> tuple[float, str]:
 
 class Client(MultiService):
     """
-    Keeps a session to a server and offers it to local programs.
+    Keeps a session to each server and offers them to local programs.
 
-    @ivar dialer: the subflows.
+    @ivar dialers: the subflows, of the most preferred server first.
+    @ivar dialer: that server's.
     @ivar wants_bbr: whether its absence is worth a word.
-    @ivar opener: opens streams to the server, and logs them as its C{targets} says.
+    @ivar opener: opens streams to a server, and logs them as its C{targets} says.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, ground: Ground, link: Link, ways: Sequence[Way] = ()) -> None:
+    def __init__(
+        self, reactor: Any, ground: Ground, links: Sequence[Link], ways: Sequence[Way] = ()
+    ) -> None:
         """
-        @param ways: how to get to the server; none means straight there.
+        @param links: the servers, the most preferred first.
+        @param ways: how to get to each; none means straight there.
         """
         super().__init__()
         self._reactor = reactor
         self._ground = ground
-        self._link = link
         clock, limits = ground.clock, ground.limits
         self._resolver = Resolver(clock, daemon_threads(reactor), timeout=limits.dns_timeout)
-        self.dialer = Dialer(reactor, ground, self._resolver, link, ways or (Way(),))
         self.wants_bbr = False
         self._ways = ways
-        self.dialer.on_change = self._changed
-        self.dialer.setServiceParent(self)
-        self.opener = Witness(SessionOpener(self.dialer.when_up))
+        self.dialers = [
+            Dialer(reactor, ground, self._resolver, link, ways or (Way(),)) for link in links
+        ]
+        self.dialer = self.dialers[0]
+        for dialer in self.dialers:
+            dialer.on_change = partial(self._changed, dialer)
+            dialer.setServiceParent(self)
+        self.opener = Witness(SessionOpener(Servers(self.dialers).when_up))
         self._fronts = Fronts(reactor)
         self._lines: list[str] = []
-        self._told = False
-        self._telling: IDelayedCall | None = None
+        self._told: set[Dialer] = set()
+        self._telling: dict[Dialer, IDelayedCall] = {}
 
     def listen(self, address: Address, front: Front) -> None:
         """
@@ -87,38 +96,44 @@ class Client(MultiService):
 
     # ---- what the user reads
 
-    def _changed(self) -> None:
-        """A subflow came or went, or the session ended."""
-        driver = self.dialer.driver
+    def _changed(self, dialer: Dialer) -> None:
+        """A subflow came or went, or a session ended."""
+        driver = dialer.driver
         if driver is None or not driver.connections:
-            self._told = False
+            self._told.discard(dialer)
             return
-        if self._told:
+        if dialer in self._told:
             return
-        if len(driver.connections) >= self.dialer.strength.wanted:
-            self._tell()
-        elif self._telling is None:
-            self._telling = self._ground.clock.callLater(_TELL_AFTER, self._tell)
+        if len(driver.connections) >= dialer.strength.wanted:
+            self._tell(dialer)
+        elif dialer not in self._telling:
+            telling = self._ground.clock.callLater(_TELL_AFTER, self._tell, dialer)
+            self._telling[dialer] = telling
 
-    def _tell(self) -> None:
-        if self._telling is not None and self._telling.active():
-            self._telling.cancel()
-        self._telling = None
-        driver = self.dialer.driver
-        if driver is None or not driver.connections or self._told:
+    def _not_yet(self, dialer: Dialer) -> None:
+        """Forget that something was to be told."""
+        telling = self._telling.pop(dialer, None)
+        if telling is not None and telling.active():
+            telling.cancel()
+
+    def _tell(self, dialer: Dialer) -> None:
+        self._not_yet(dialer)
+        driver = dialer.driver
+        if driver is None or not driver.connections or dialer in self._told:
             return
-        self._told = True
+        self._told.add(dialer)
         rtt, pace = way_of(driver, self._ground.clock.seconds())
         if pace not in ("", sockets.BBR) and self.wants_bbr:
             pace += " (bbr cannot be had here)"
         self._say(
-            f"  connected   {self._link.address}, {len(driver.connections)} subflows, "
+            f"  connected   {dialer.link.address}, {len(driver.connections)} subflows, "
             f"{rtt * 1000:.0f} ms" + (f", {pace}" if pace else "")
         )
-        for line in path_lines(self.dialer.paths) if self._ways else ():
-            self._say(line)
-        for line in self._lines:
-            self._say(line)
+        for path_line in path_lines(dialer.paths) if self._ways else ():
+            self._say(path_line)
+        if len(self._told) == 1:
+            for line in self._lines:
+                self._say(line)
 
     def _say(self, line: str) -> None:
         self.log.info("{line}", line=line)
@@ -127,7 +142,7 @@ class Client(MultiService):
 
     async def up(self, patience: float) -> SessionDriver:
         """
-        The session, with all its subflows or those that have come up in time.
+        The preferred server's session, with all its subflows or those that are up in time.
 
         @param patience: seconds to wait; once one is up the others have two at most.
         @raise StartupError: there is none, or the first dial has failed.
@@ -147,7 +162,7 @@ class Client(MultiService):
                 break
             await deferLater(clock, _LOOK_EVERY)
         if dialer.driver is None or not dialer.is_alive():
-            raise StartupError(dialer.last_error or f"{self._link.address} does not answer")
+            raise StartupError(dialer.last_error or f"{dialer.link.address} does not answer")
         return dialer.driver
 
     # ---- while it runs
@@ -158,28 +173,39 @@ class Client(MultiService):
 
     def is_idle(self) -> bool:
         """Whether no stream is carried, and what was has left for the local programs."""
-        driver = self.dialer.driver
-        return (driver is None or driver.is_idle) and self._fronts.is_idle
+        drivers = [dialer.driver for dialer in self.dialers]
+        idle = all(driver is None or driver.is_idle for driver in drivers)
+        return idle and self._fronts.is_idle
 
     def complaint(self) -> str:
-        """Why it cannot do its job, a sentence; empty if it can."""
-        if self.dialer.is_alive():
+        """Why it cannot do its job, a sentence; empty if it can: if one server has it."""
+        if any(dialer.is_alive() for dialer in self.dialers):
             return ""
-        return self.dialer.last_error or f"no connection to the server {self._link.address} yet"
+        return self._last_error() or f"no connection to the server {self._addresses} yet"
+
+    def _last_error(self) -> str:
+        """What keeps it from those servers to whom there is no connection."""
+        down = [one.last_error for one in self.dialers if not one.is_alive() and one.last_error]
+        return "; ".join(down)
+
+    @property
+    def _addresses(self) -> str:
+        """Where the servers are, the most preferred first."""
+        return ", ".join(dialer.link.address for dialer in self.dialers)
 
     def snapshot(self) -> dict[str, object]:
         """For the instance's."""
         return {
-            "sessions": self.dialer.snapshot(),
-            "server": self._link.address,
-            "last_error": self.dialer.last_error,
+            "sessions": [one for dialer in self.dialers for one in dialer.snapshot()],
+            "server": self._addresses,
+            "last_error": self._last_error(),
             "counters": self._fronts.counters(),
         }
 
     def stopService(self) -> Deferred[None]:
         """End everything; fires when the last connection is gone."""
-        if self._telling is not None and self._telling.active():
-            self._telling.cancel()
+        for dialer in self.dialers:
+            self._not_yet(dialer)
         closing = [self._fronts.stop(), maybeDeferred(MultiService.stopService, self)]
         self._resolver.stop()
         return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)

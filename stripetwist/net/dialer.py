@@ -337,6 +337,12 @@ class Dialer(Service):
         return self.driver is not None and bool(self.driver.connections)
 
     @property
+    def is_able(self) -> bool:
+        """Whether a stream can be asked for now: the server does not leave, either."""
+        driver = self.driver
+        return driver is not None and self.is_alive() and not driver.session.peer_leaves
+
+    @property
     def is_drained(self) -> bool:
         """Whether it stays away since the server wants to do without it."""
         return self._returning is not None and self._returning.active()

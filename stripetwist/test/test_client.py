@@ -44,7 +44,7 @@ class ClientTestCase(LinkTestCase):
     def start(self, ways: Sequence[Way] = (), wants_bbr: bool = False) -> list[str]:
         """Start a client and let it connect; what is logged meanwhile."""
         ground = self.ground()
-        self.client = Client(self.network, ground, self.link, ways)
+        self.client = Client(self.network, ground, [self.link], ways)
         self.client.wants_bbr = wants_bbr
         self.front = SocksFactory(self.client.opener, self.network, ground.limits)
         self.client.listen(Address("127.0.0.1", SOCKS), self.front)
@@ -235,7 +235,7 @@ class SayTests(ClientTestCase):
 
     def test_without_a_front(self) -> None:
         """A client without a proxy port can be shown, too."""
-        client = Client(self.network, self.ground(), self.link)
+        client = Client(self.network, self.ground(), [self.link])
         self.assertEqual(client.complaint(), "no connection to the server 192.0.2.1:8443 yet")
         self.assertEqual(client.snapshot()["counters"], {})
         self.assertTrue(client.is_idle())
@@ -244,7 +244,7 @@ class SayTests(ClientTestCase):
 
     def test_everywhere(self) -> None:
         """A proxy port on every address is tried at this machine's own."""
-        client = Client(self.network, self.ground(), self.link)
+        client = Client(self.network, self.ground(), [self.link])
         front = SocksFactory(client.opener, self.network, self.limits)
         client.listen(Address(port=SOCKS), front)
         self.assertIn("  proxy       127.0.0.1:1080   SOCKS5", client._lines)

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class FlagTests(OptionsTestCase):
     def test_defaults(self) -> None:
         """Without options, everything is as the documents say."""
         found = client("--server", "loopback:")
-        self.assertEqual(found.server, LOOPBACK)
+        self.assertEqual(found.servers, (LOOPBACK,))
         self.assertEqual(str(found.socks), "127.0.0.1:1080")
         self.assertEqual((found.subflows, found.sources, found.optimistic), (None, (), False))
         self.assertEqual((found.log_level, found.log_targets), ("info", False))
@@ -253,18 +254,34 @@ class ServerOptionTests(OptionsTestCase):
 
     def test_a_link_is_read(self) -> None:
         """It is all that the client needs."""
-        self.assertEqual(client("--server", LINK.format()).link(), LINK)
+        self.assertEqual(client("--server", LINK.format()).links(), [LINK])
 
     def test_a_file_is_named_by_its_whole_path(self) -> None:
         """A daemon may leave the directory; what it holds is read when asked for."""
         path = self.file(LINK.format() + "\n", "client.link")
         found = client("--server", path)
-        self.assertEqual(found.server, Path(path).absolute())
-        self.assertEqual(found.link(), LINK)
+        self.assertEqual(found.servers, (Path(path).absolute(),))
+        self.assertEqual(found.links(), [LINK])
+
+    def test_several(self) -> None:
+        """In their order; in the environment a comma belongs to a link."""
+        two = replace(LINK, pins=(bytes(32), b"1" * 32))
+        words = ("--server", two.format(), "--server", LINK.format())
+        self.assertEqual(client(*words).links(), [two, LINK])
+        given = f"{two.format()} {LINK.format()}"
+        self.assertEqual(client(STRIPETWIST_SERVER=given).links(), [two, LINK])
+        path = self.file(f'server = ["{LINK.format()}", "loopback:"]\n')
+        Path(path).chmod(0o600)
+        self.assertIn("give it alone", self.refused(client, "--config", path))
+        relay = ("--path", "direct", "--path", "tcp://relay.example")
+        sentence = self.refused(client, *words, *relay)
+        self.assertIn("--path tcp://relay.example leads to one server, and 2 are", sentence)
+        self.assertEqual(self.refused(agent, "--allow", "lan", *words, *relay), sentence)
+        client(*words[:2], *relay)
 
     def test_loopback_has_no_link(self) -> None:
         """The server runs in this process."""
-        self.assertIs(client("--server", "loopback:").link(), None)
+        self.assertEqual(client("--server", "loopback:").links(), [])
 
     def test_without_a_server_the_sentence_says_how(self) -> None:
         """All three ways, and the trial."""
@@ -574,7 +591,7 @@ class FileTests(OptionsTestCase):
     def test_a_secret_in_a_file_is_for_this_user_alone(self) -> None:
         """Any other file may be open."""
         path = self.file(f'server = "{LINK.format()}"\n')
-        self.assertEqual(client("--config", path).link(), LINK)
+        self.assertEqual(client("--config", path).links(), [LINK])
         os.chmod(path, 0o644)
         self.assertIn("chmod 600", self.refused(client, "--config", path))
         path = self.file('server = "loopback:"\npath = "http://me:own@proxy"\n')
