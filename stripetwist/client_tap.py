@@ -1,4 +1,4 @@
-"""C{twistd stripe-client}: a SOCKS5 port whose streams are striped to a server."""
+"""C{twistd stripe-client}: a proxy port whose streams are striped to a server."""
 
 import os
 from collections.abc import Sequence

@@ -199,7 +199,7 @@ class ClientOptions(RoleOptions[ClientSettings]):
 
     role = "stripe-client"
     kind = ClientSettings
-    about = "A local SOCKS5 port whose streams are striped over many connections to a server."
+    about = "A local proxy port whose streams are striped over many connections to a server."
     examples = (
         ("use a server, by the link that it wrote", "--server client.link"),
         ("try everything on this machine, without a server", "--server loopback:"),

@@ -11,6 +11,7 @@ from twisted.logger import globalLogBeginner
 
 from stripetwist import __version__
 from stripetwist.core.address import Address
+from stripetwist.core.dialogues import LANGUAGES
 from stripetwist.core.link import UNKNOWN_HOST, Link
 from stripetwist.net.advertise import interface_of, local_address
 from stripetwist.net.certificates import (
@@ -181,7 +182,7 @@ def _ways_in(settings: ServerSettings) -> list[str]:
     """Its own ports, and where what comes in there leaves."""
     lines = []
     for port in settings.socks:
-        lines.append(f"  proxy       {port.listen}, SOCKS5, {_leaves(port, settings)}")
+        lines.append(f"  proxy       {port.listen}, {LANGUAGES}, {_leaves(port, settings)}")
     for one in settings.forwards:
         where = f"{one.listen} leads to {one.target}"
         lines.append(f"  forward     {where}, {_leaves(one, settings)}")

@@ -148,7 +148,7 @@ class TestServersOwn:
         proxy = free_port()
         words = ("--allow", "localhost", "--socks", str(proxy), "--exit", "server")
         server = workshop.server(*words)
-        server.wait_line(rf"proxy +{LOOPBACK}:{proxy}, SOCKS5, leaves here")
+        server.wait_line(rf"proxy +{LOOPBACK}:{proxy}, SOCKS5, SOCKS4, HTTP, leaves here")
         with socks.connect(proxy, echo.port) as sock:
             sock.sendall(b"hello")
             assert socks.read_exactly(sock, 5) == b"hello"

@@ -124,8 +124,13 @@ class Dialogue:
     the login's time for the parser and after the request for the target; whoever feeds
     it no more than C{room} bytes at a time keeps that below L{MAX_HELD}.
 
+    @cvar success: what the client is told once its target has answered.
+    @cvar keep: C{None}, since all that follows the request is for the target.
     @param login: whether clients must say who they are.
     """
+
+    success = SUCCESS
+    keep = None
 
     def __init__(self, login: bool = False) -> None:
         self._method = METHOD_LOGIN if login else METHOD_OPEN
@@ -167,6 +172,10 @@ class Dialogue:
             self._phase = _Phase.REQUEST
             return Say(LOGIN_RIGHT)
         return self._refuse(LOGIN_WRONG, Code.AUTH, _WRONG_LOGIN)
+
+    def refusal(self, code: Code, sentence: str) -> bytes:
+        """The bytes that tell a client that its target will not be reached."""
+        return reply(reply_code(code))
 
     def take_early(self) -> bytes:
         """What came behind the request, for the target; once."""

@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from stripetwist.core.address import Address
+from stripetwist.core.dialogues import LANGUAGES
 from stripetwist.core.link import Link
 from stripetwist.core.way import Way
 from stripetwist.net import sockets
@@ -91,7 +92,7 @@ class Client(MultiService):
         if isinstance(front, ForwardFactory):
             self._lines.append(f"  forward     {where or address} leads to {front.target}")
         elif where:
-            self._lines.append(f"  proxy       {where}   SOCKS5")
+            self._lines.append(f"  proxy       {where}   {LANGUAGES}")
             self._lines.append(f"  try         curl -x socks5h://{where} https://example.com/")
 
     # ---- what the user reads

@@ -1,4 +1,4 @@
-"""The proxy port: SOCKS5 clients in front of an opener."""
+"""The proxy port: SOCKS and HTTP clients in front of an opener."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -20,9 +20,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from stripetwist.core.config import Limits
+from stripetwist.core.dialogues import AnyDialogue, dialogue_for, unserved
 from stripetwist.core.errors import Code, OpenRefused, printable
 from stripetwist.core.socks5 import (
-    SUCCESS,
     Connect,
     Dialogue,
     Event,
@@ -30,14 +30,13 @@ from stripetwist.core.socks5 import (
     NotSocks,
     Refuse,
     Say,
-    reply,
-    reply_code,
 )
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.net import relay
 from stripetwist.net.guests import Guests
 from stripetwist.net.opener import Opener
 from stripetwist.net.relay import Parked
+from stripetwist.net.sieve import sift
 from stripetwist.net.sockets import is_broken
 
 Couple = Callable[..., object]
@@ -61,15 +60,7 @@ class _Stage(Enum):
     GONE = auto()
 
 
-_SOCKS4 = 4
 _KEEPING = frozenset({_Stage.TALKING, _Stage.OPENING})
-
-
-def _spoken(first: int) -> str:
-    """What a connection that begins with that byte may be."""
-    if first == _SOCKS4:
-        return "SOCKS4"
-    return "HTTP" if chr(first).isascii() and chr(first).isupper() else "something else"
 
 
 @implementer(IHalfCloseableProtocol)
@@ -87,7 +78,8 @@ class SocksProtocol(Protocol):
 
     def __init__(self, front: "SocksFactory") -> None:
         self._front = front
-        self._dialogue = Dialogue(login=front.users is not None)
+        self._dialogue: AnyDialogue = Dialogue()
+        self._is_silent = True
         self._stage = _Stage.TALKING
         self._eof = False
         self._paused = False
@@ -106,6 +98,9 @@ class SocksProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Feed the dialogue; whoever is on the way out is not listened to."""
+        if self._is_silent:
+            self._is_silent = False
+            self._dialogue = dialogue_for(data[0], self._front.users is not None)
         if self._stage in _KEEPING:
             self._dialogue.received(data)
             self._advance()
@@ -153,10 +148,7 @@ class SocksProtocol(Protocol):
                 self._refuse(event)
             case NotSocks(first):
                 self._front.wrong_protocol += 1
-                self._log.info(
-                    "not served: it speaks {what}, and this port SOCKS5; write socks5h:// there",
-                    what=_spoken(first),
-                )
+                self._log.info("not served: {why}", why=unserved(first))
                 self._drop()
 
     def _bound_reading(self) -> None:
@@ -208,7 +200,7 @@ class SocksProtocol(Protocol):
         self._arm(front.limits.reply_timeout, self._no_answer)
         self._log.debug("open {target}", target=str(target))
         if front.optimistic:
-            self._near.write(SUCCESS)
+            self._near.write(self._dialogue.success)
         self._pending = dial = maybeDeferred(
             front.opener.open, OpenRequest(target, exit=front.exit)
         )
@@ -221,7 +213,7 @@ class SocksProtocol(Protocol):
             return
         self._front.opened += 1
         if not self._front.optimistic:
-            self._near.write(SUCCESS)
+            self._near.write(self._dialogue.success)
         try:
             self._hand_over(far)
         except Exception:
@@ -245,8 +237,8 @@ class SocksProtocol(Protocol):
         self._give_up()
 
     def _refuse_open(self, code: Code, sentence: str) -> None:
-        refusal = Refuse(reply(reply_code(code)), code, sentence)
-        if not self._front.optimistic:
+        refusal = Refuse(self._dialogue.refusal(code, sentence), code, sentence)
+        if not (self._front.optimistic and self._dialogue.success):
             self._refuse(refusal)
             return
         # It was told otherwise: a reset is the only honest word left.
@@ -264,6 +256,7 @@ class SocksProtocol(Protocol):
         coupling = front.couple(
             near, far, early=early, early_eof=self._eof, clock=front.clock, limits=front.limits
         )
+        sift(near, self._dialogue.keep)
         front.guests.coupled(self, coupling)
 
     # ---- ways out
@@ -346,7 +339,7 @@ class SocksFactory(Factory):
     @ivar couple: L{stripetwist.net.relay.couple}, or what stands for it in a test.
     @ivar opened: targets that answered.
     @ivar refused: replies of failure, by reason.
-    @ivar wrong_protocol: connections that began with something else than SOCKS5.
+    @ivar wrong_protocol: connections that began with something else than a proxy's language.
     @ivar timed_out: connections without a whole request in time.
     """
 

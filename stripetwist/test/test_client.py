@@ -161,7 +161,7 @@ class SayTests(ClientTestCase):
             re.fullmatch(r"  connected   192\.0\.2\.1:8443, 3 subflows, [12]\d ms", lines[0]),
             lines[0],
         )
-        self.assertEqual(lines[1], "  proxy       127.0.0.1:1080   SOCKS5")
+        self.assertEqual(lines[1], "  proxy       127.0.0.1:1080   SOCKS5, SOCKS4, HTTP")
         self.assertIn("curl -x socks5h://127.0.0.1:1080 https://", lines[2])
 
     def test_paths(self) -> None:
@@ -224,7 +224,7 @@ class SayTests(ClientTestCase):
         self.start()
         self.assertEqual(self.client.complaint(), "")
         self.program()
-        self.program(b"GET / HTTP/1.1\r\n\r\n")
+        self.program(b"SSH-2.0-client\r\n")
         snapshot: Any = self.client.snapshot()
         self.assertEqual((snapshot["server"], snapshot["last_error"]), ("192.0.2.1:8443", ""))
         self.assertEqual(len(snapshot["sessions"]), 1)
@@ -247,7 +247,7 @@ class SayTests(ClientTestCase):
         client = Client(self.network, self.ground(), [self.link])
         front = SocksFactory(client.opener, self.network, self.limits)
         client.listen(Address(port=SOCKS), front)
-        self.assertIn("  proxy       127.0.0.1:1080   SOCKS5", client._lines)
+        self.assertIn("  proxy       127.0.0.1:1080   SOCKS5, SOCKS4, HTTP", client._lines)
         error = self.assertRaises(StartupError, client.listen, Address(port=SOCKS), front)
         self.assertIn("--socks", str(error)[:10])
         self.successResultOf(client.stopService())
