@@ -1,6 +1,7 @@
 """A client with two servers that die and return; servers that are reached by IPv6."""
 
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -63,6 +64,36 @@ def test_the_preferred_one_dies_and_returns(workshop: Workshop, echo: Echo) -> N
         print(f"new streams return {time.monotonic() - back:.2f} s after the restart")
         assert echoes(during, b"four")
         wait_equal(lambda: streams(client)[name(second)], 1, 5, "the stream that stays there")
+
+
+def test_the_preferred_one_is_frozen(workshop: Workshop, echo: Echo) -> None:
+    """It answers nothing and closes nothing: who asks a little later is served by the other."""
+    first, second = (workshop.server("--allow", "localhost") for _ in range(SESSIONS))
+    client = workshop.client(first, "--server", str(workshop.link_file(second.link)))
+    for server in (first, second):
+        client.wait_line(rf"connected +{name(server)}, 6 subflows")
+    first.signal(signal.SIGSTOP)
+    try:
+        frozen = time.monotonic()
+        with socks.dial(client.proxy) as stuck:
+            socks.greet(stuck)
+            stuck.sendall(socks.request(LOOPBACK, echo.port))
+
+            def served() -> bool:
+                with socks.dial(client.proxy, timeout=0.5) as sock:
+                    socks.greet(sock)
+                    sock.sendall(socks.request(LOOPBACK, echo.port))
+                    try:
+                        return socks.read_reply(sock) == socks.SUCCEEDED
+                    except TimeoutError:
+                        return False
+
+            wait_until(served, 10, "a stream at the second server")
+            took = time.monotonic() - frozen
+            print(f"streams go to the second server {took:.2f} s after the first froze")
+            assert took < 4
+    finally:
+        first.signal(signal.SIGCONT)
 
 
 def test_status_shows_all(workshop: Workshop) -> None:

@@ -206,6 +206,11 @@ class Session:
         return self._peer_leaves
 
     @property
+    def is_stalled(self) -> bool:
+        """Whether no subflow may carry anything new: all that there are answer nothing."""
+        return not self._subflows.healthy
+
+    @property
     def last_heard(self) -> float:
         """When bytes last came, on any subflow there is."""
         return max((s.last_heard for s in self._subflows.alive.values()), default=-NEVER)

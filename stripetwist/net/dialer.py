@@ -338,9 +338,13 @@ class Dialer(Service):
 
     @property
     def is_able(self) -> bool:
-        """Whether a stream can be asked for now: the server does not leave, either."""
-        driver = self.driver
-        return driver is not None and self.is_alive() and not driver.session.peer_leaves
+        """Whether a stream can be asked for now: the server neither leaves nor is silent."""
+        if self.driver is None or not self.is_alive():
+            return False
+        session = self.driver.session
+        silence = self.clock.seconds() - session.last_heard
+        is_silent = session.is_stalled and silence > self.limits.dead_alive
+        return not session.peer_leaves and not is_silent
 
     @property
     def is_drained(self) -> bool:

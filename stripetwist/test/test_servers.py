@@ -105,6 +105,18 @@ class ServersTests(LinkTestCase):
         self.opened()
         self.assertEqual(self.carried(), [1, 1])
 
+    def test_one_that_is_silent(self) -> None:
+        """It need not be given up: the other takes over once all its connections are in doubt."""
+        self.start()
+        cables = [one for one in self.network.living if one.ends[0].getPeer().port == PORT]
+        for cable in cables:
+            cable.silent = True
+        self.client.opener.open(WEB).addErrback(lambda failure: None)
+        self.network.run(1.5)
+        self.assertEqual(self.opened(), ["new streams go to 192.0.2.1:8444 now"])
+        for cable in cables:
+            cable.cut()
+
     def test_none_yet(self) -> None:
         """Who is early gets the first that comes; the wait for the other ends with it."""
         away = {port: self.network.ports.pop(port) for port in (PORT, TWO)}
