@@ -56,8 +56,8 @@ def sift(transport: Any, keep: Keep | None) -> None:
 
     @param keep: what belongs to the request; C{None} if everything does.
     """
-    inner = transport.protocol
     # A socket of Twisted's that is lost has no protocol any more.
+    inner = getattr(transport, "protocol", None)
     if keep is not None and inner is not None:
         transport.protocol = sieve = Sieve(inner, keep)
         sieve.makeConnection(transport)

@@ -3,9 +3,10 @@
 from typing import Any
 
 from stripetwist.core.errors import Code
+from stripetwist.core.http_body import Body
 from stripetwist.core.http_proxy import CONNECTED
 from stripetwist.core.target import OpenRequest, Target
-from stripetwist.net.sieve import Sieve
+from stripetwist.net.sieve import Sieve, sift
 from stripetwist.test.socks_case import LIMITS, TARGET, FrontCase, ways
 
 SOCKS4 = b"\x04\x01\x01\xbb\x5d\xb8\xd8\x22joe\0"
@@ -102,6 +103,12 @@ class LanguageTests(FrontCase):
                 ("connectionLost", "why"),
             ],
         )
+
+    def test_a_lost_connection_has_no_sieve(self) -> None:
+        """There is nothing to stand before."""
+        lost = object()
+        sift(lost, Body(5))
+        self.assertFalse(hasattr(lost, "protocol"))
 
     def test_optimistic(self) -> None:
         """A tunnel is there at once; a page's refusal can still be told."""
