@@ -191,5 +191,6 @@ def test_what_follows_a_page_stays_here(shared: Pair, mirror) -> None:  # type: 
         said = b""
         while data := sock.recv(65536):
             said += data
+    assert b"\r\nConnection: close\r\n" in said
     assert said.startswith(b"HTTP/1.1 200 ") and said.count(b"HTTP/1.1") == 1
     assert [head[0].split()[1] for head in mirror.heads] == ["/one"]

@@ -49,6 +49,10 @@ class Body:
             at = self._skip(data, at) if self._left else self._read_line(data, at)
         return data[:at]
 
+    def rest(self) -> bytes:
+        """Nothing is held back."""
+        return b""
+
     def _skip(self, data: bytes, at: int) -> int:
         step = min(self._left, len(data) - at)
         self._left -= step

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 from stripetwist.core.errors import Code, OpenRefused, printable
+from stripetwist.core.http_answer import Answer
 from stripetwist.core.http_body import Body
 from stripetwist.core.socks5 import MAX_HELD, Connect, Event, Login, NotSocks, Refuse
 from stripetwist.core.target import Target
@@ -78,6 +79,7 @@ class HttpDialogue:
 
     @ivar success: what the client is told once its target has answered.
     @ivar keep: what of the client's later bytes is for the target; C{None} for all of them.
+    @ivar mend: what becomes of the target's bytes; C{None} for no change.
     @param login: whether clients must say who they are.
     """
 
@@ -97,9 +99,14 @@ class HttpDialogue:
         return CONNECTED if self._body is None else b""
 
     @property
-    def keep(self) -> "Body | None":
+    def keep(self) -> Body | None:
         """See the class."""
         return self._body
+
+    @property
+    def mend(self) -> Answer | None:
+        """See the class."""
+        return None if self._body is None else Answer()
 
     @property
     def room(self) -> int:

@@ -36,7 +36,7 @@ class Socks4Dialogue:
     """
 
     success = reply(GRANTED)
-    keep = None
+    keep = mend = None
 
     def __init__(self, login: bool = False) -> None:
         self._login = login

@@ -126,11 +126,12 @@ class Dialogue:
 
     @cvar success: what the client is told once its target has answered.
     @cvar keep: C{None}, since all that follows the request is for the target.
+    @cvar mend: C{None}, since all that the target says is for the client.
     @param login: whether clients must say who they are.
     """
 
     success = SUCCESS
-    keep = None
+    keep = mend = None
 
     def __init__(self, login: bool = False) -> None:
         self._method = METHOD_LOGIN if login else METHOD_OPEN

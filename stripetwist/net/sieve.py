@@ -1,4 +1,4 @@
-"""What stands before a coupled client that may send its target one request and no more."""
+"""What stands before the ends of a relay that carries one request, and its answer."""
 
 from typing import Any
 from typing import Protocol as Interface
@@ -10,16 +10,19 @@ from zope.interface import implementer
 
 
 class Keep(Interface):
-    """Knows what belongs to the request."""
+    """Knows what is for the other side."""
 
     def take(self, data: bytes) -> bytes:
-        """The part of these bytes that does."""
+        """That, of these bytes and of those held back before."""
+
+    def rest(self) -> bytes:
+        """What is still held back when no more will come."""
 
 
 @implementer(IHalfCloseableProtocol)
 class Sieve(Protocol):
     """
-    Passes on what belongs to a request, and all events; drops the rest.
+    Passes on what is for the other side, and all events; drops the rest.
 
     What a client sends behind its request may be meant for another target, and hold a
     password of the proxy's.
@@ -33,12 +36,16 @@ class Sieve(Protocol):
         self._keep = keep
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass on the part that is for the target."""
-        if kept := self._keep.take(data):
-            self._inner.dataReceived(kept)
+        """Pass on the part that is for the other side."""
+        self._pass(self._keep.take(data))
+
+    def _pass(self, data: bytes) -> None:
+        if data:
+            self._inner.dataReceived(data)
 
     def readConnectionLost(self) -> None:
         """See L{IHalfCloseableProtocol}."""
+        self._pass(self._keep.rest())
         self._inner.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
@@ -54,7 +61,7 @@ def sift(transport: Any, keep: Keep | None) -> None:
     """
     Put a sieve before what a transport is coupled with.
 
-    @param keep: what belongs to the request; C{None} if everything does.
+    @param keep: what is for the other side; C{None} if everything is.
     """
     # A socket of Twisted's that is lost has no protocol any more.
     inner = getattr(transport, "protocol", None)

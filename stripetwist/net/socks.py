@@ -257,6 +257,7 @@ class SocksProtocol(Protocol):
             near, far, early=early, early_eof=self._eof, clock=front.clock, limits=front.limits
         )
         sift(near, self._dialogue.keep)
+        sift(far, self._dialogue.mend)
         front.guests.coupled(self, coupling)
 
     # ---- ways out

@@ -84,6 +84,7 @@ class LanguageTests(FrontCase):
             b"POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n"
             b"Connection: close\r\n\r\nhe",
         )
+        self.assertIsInstance(self.couplings[-1].far.protocol, Sieve)
         sieve = wire.protocol
         assert isinstance(sieve, Sieve)
         inner = Inner()
