@@ -86,6 +86,13 @@ class Limits:
     datagram_bytes_all: int = 4 * MIB
     datagram_age: float = 0.1
 
+    # associations at an exit, of one key; at a proxy port, of one source
+    max_associations: int = 256
+    max_associations_per_source: int = 16
+    association_idle: float = 120.0
+    association_again: float = 0.2
+    association_again_most: float = 5.0
+
     # padding
     prewarm: int = 2_048 * KIB
     warm_hold: float = 60.0

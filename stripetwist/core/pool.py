@@ -52,6 +52,9 @@ class Worker(Protocol):
     def open(self, request: OpenRequest) -> Any:
         """Have it reach a target, as an opener does."""
 
+    def associate(self, request: OpenRequest) -> Any:
+        """Have it carry datagrams, as an opener does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Selector:

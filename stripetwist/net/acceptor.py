@@ -21,6 +21,7 @@ from stripetwist.core.target import OpenRequest
 from stripetwist.core.zones import plain
 from stripetwist.net import sockets
 from stripetwist.net.arrival import Arrival
+from stripetwist.net.association import Association
 from stripetwist.net.driver import SessionDriver
 from stripetwist.net.ground import Ground
 from stripetwist.net.keystore import KeyStore
@@ -128,10 +129,17 @@ class RefusingOpener:
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open}."""
+        return fail(self._refusal())
+
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """See L{Associator.associate<stripetwist.net.association.Associator.associate>}."""
+        return fail(self._refusal())
+
+    def _refusal(self) -> OpenRefused:
         if not self._told:
             self._told = True
             self.log.warn("{who}: an agent asks for streams, and is refused", who=self._who())
-        return fail(OpenRefused(Code.NOT_ALLOWED, "an agent opens no streams; a client does"))
+        return OpenRefused(Code.NOT_ALLOWED, "an agent opens no streams; a client does")
 
 
 class Acceptor(Factory[SubflowProtocol]):

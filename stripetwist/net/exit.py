@@ -10,8 +10,10 @@ from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.target import Kind, OpenRequest
 from stripetwist.core.zones import Address, plain
+from stripetwist.net.association import Association
 from stripetwist.net.guard import Guard
 from stripetwist.net.race import Race, interleaved, shown
+from stripetwist.net.udp_exit import UdpExit
 
 
 class Resolves(Protocol):
@@ -29,6 +31,7 @@ class DirectExit:
     dials the very address that was checked.  Its outcome is the stream's answer.
 
     @ivar guard: says what may be dialed; its policy may be replaced.
+    @ivar udp: its associations.
     @ivar opening: requests under way, lookups included.
     @ivar opened: requests that ended with a connection.
     @ivar denied: requests that a policy forbade, ours or the system's.
@@ -48,6 +51,7 @@ class DirectExit:
         self._clock = clock
         self._resolver = resolver
         self._limits = limits
+        self.udp = UdpExit(reactor, clock, self._allowed_addresses, limits)
         self._opening_by_key: Counter[str] = Counter()
         self.opening = self.opened = self.denied = self.failed = 0
 
@@ -62,6 +66,36 @@ class DirectExit:
             self.failed += 1
             return fail(refusal)
         return Deferred.fromCoroutine(self._open(request))
+
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """
+        Bind a UDP socket; see L{Associator<stripetwist.net.association.Associator>}.
+
+        @return: fails with L{OpenRefused}.
+        """
+        return Deferred.fromCoroutine(self._associate(request))
+
+    async def _associate(self, request: OpenRequest) -> Association:
+        try:
+            return await self.udp.associate(request, await self._binds(request))
+        except OpenRefused as refusal:
+            if refusal.code is Code.NOT_ALLOWED:
+                self.denied += 1
+            else:
+                self.failed += 1
+            raise
+
+    async def _binds(self, request: OpenRequest) -> list[Address]:
+        """The addresses of where the far end is to be bound."""
+        if request.bind is None:
+            return []
+        why = self.guard.refusal_of_bind(request)
+        if why is not None:
+            raise _refused(shown(request.target), why)
+        host = request.bind.host
+        if isinstance(host, str):
+            return await self._resolver.resolve(host, request.key_id)
+        return [plain(host)]
 
     def _turned_away(self, request: OpenRequest) -> OpenRefused | None:
         """What speaks against even beginning; each key has a share of its own."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
 from stripetwist.core.policy import Policy
-from stripetwist.core.target import OpenRequest
+from stripetwist.core.target import OpenRequest, Target
 from stripetwist.core.zones import Address, Zone, carried, plain, zone_of
 
 
@@ -46,16 +46,19 @@ class Guard:
         own: Callable[[], Iterable[tuple[str, int]]] = _nothing,
         key_policy: Callable[[str], Policy | None] | None = None,
         is_local: Callable[[Address], bool] = is_local_address,
+        may_bind: Callable[[str, Target], bool] = lambda key_id, place: False,
     ) -> None:
         """
         @param own: address and port of each of our listeners, as C{getHost} has them;
             a wildcard address (or an empty one) stands for every address of this machine.
         @param key_policy: by key id, what narrows the exit's policy for that key.
+        @param may_bind: whether a key lets a UDP socket be bound there.
         """
         self.policy = policy
         self._own = own
         self._key_policy = key_policy
         self._is_local = is_local
+        self._may_bind = may_bind
 
     def refusal_of_name(self, name: str, request: OpenRequest) -> str | None:
         """Why a name is not looked up for that request, C{None} if it may be."""
@@ -73,6 +76,13 @@ class Guard:
         own = zone_of(address) is Zone.INTERNET and self._is_local(address)
         answers = (each.refusal_of_address(address, port, kind, name, own) for each in policies)
         return next(filter(None, answers), None)
+
+    def refusal_of_bind(self, request: OpenRequest) -> str | None:
+        """Why a UDP socket is not bound where that request wants it, C{None} if it may be."""
+        place = request.bind
+        if place is None or self._may_bind(request.key_id, place):
+            return None
+        return f'{place} is not bound; list it in the key\'s udp_bind there, as "{place}"'
 
     def _policies(self, request: OpenRequest) -> list[Policy]:
         narrowing = None

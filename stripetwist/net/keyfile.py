@@ -11,6 +11,7 @@ from typing import Any
 from stripetwist.core.agents import is_agent_name
 from stripetwist.core.errors import printable
 from stripetwist.core.link import decode32, encode32, is_key_id
+from stripetwist.core.target import Target
 
 ROLES = ("client", "agent")
 ANY = ("*",)
@@ -59,6 +60,10 @@ class Key:
     def allows_name(self, name: str) -> bool:
         """Whether an agent with this key may be called that."""
         return "*" in self.names or name in self.names
+
+    def allows_bind(self, place: Target) -> bool:
+        """Whether a UDP forward with this key may be bound there."""
+        return str(place) in map(str.lower, self.udp_bind)
 
     def allows_exit(self, name: str) -> bool:
         """Whether a client with this key may ask for that exit."""

@@ -1,17 +1,20 @@
 """The seam between doors and ways out, and the way through a session."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from stripetwist.core.target import OpenRequest
+from stripetwist.core.target import ANYWHERE, OpenRequest
+from stripetwist.net.association import Association, Associator
+
+T = TypeVar("T")
 
 
-class Opener(Protocol):
+class Opener(Associator, Protocol):
     """Reaches what a front, a forward or a peer asks for."""
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
@@ -40,6 +43,10 @@ class SessionOpener:
         """See L{Opener.open}."""
         return self._when_up().addCallback(lambda driver: driver.open(request))
 
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """See L{Associator.associate<stripetwist.net.association.Associator.associate>}."""
+        return self._when_up().addCallback(lambda driver: driver.associate(request))
+
 
 class Witness:
     """
@@ -56,12 +63,19 @@ class Witness:
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open}."""
-        level = LogLevel.info if self.targets else LogLevel.debug
-        who, target = request.key_id or "local", str(request.target)
+        return self._told(self._opener.open(request), request)
 
-        def reached(transport: ITransport) -> ITransport:
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """See L{Associator.associate<stripetwist.net.association.Associator.associate>}."""
+        return self._told(self._opener.associate(request), request)
+
+    def _told(self, opening: Deferred[T], request: OpenRequest) -> Deferred[T]:
+        level = LogLevel.info if self.targets else LogLevel.debug
+        who, target = request.key_id or "local", _shown(request)
+
+        def reached(way: T) -> T:
             self.log.emit(level, "{who}: reached {target}", who=who, target=target)
-            return transport
+            return way
 
         def not_reached(failure: Failure) -> Failure:
             # Nobody waits for a target that was given up.
@@ -70,4 +84,9 @@ class Witness:
                 self.log.emit(level, "{who}: {why}", who=who, why=why, target=target)
             return failure
 
-        return self._opener.open(request).addCallbacks(reached, not_reached)
+        return opening.addCallbacks(reached, not_reached)
+
+
+def _shown(request: OpenRequest) -> str:
+    """What a request asks for, in a word."""
+    return "UDP" if request.target == ANYWHERE else str(request.target)

@@ -15,6 +15,7 @@ from stripetwist.core.link import Link
 from stripetwist.core.policy import Policy
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.core.way import Way
+from stripetwist.net.association import Association
 from stripetwist.net.client import way_of
 from stripetwist.net.dialer import Dialer
 from stripetwist.net.driver import SessionDriver
@@ -49,13 +50,20 @@ class Inbound:
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open}."""
+        return self._opener.open(self._ours(request))
+
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """See L{Associator.associate<stripetwist.net.association.Associator.associate>}."""
+        return self._opener.associate(self._ours(request))
+
+    def _ours(self, request: OpenRequest) -> OpenRequest:
         self._dialer.strength.used()
         if request.exit != self.name and is_agent_name(request.exit):
             self._called(request.exit)
         if owner_of(request.target.host):
             own = Target(_OWN_NAME, request.target.port)
             request = replace(request, target=own)
-        return self._opener.open(request)
+        return request
 
     def _called(self, name: str) -> None:
         """The server has another agent of the name before."""
@@ -185,6 +193,7 @@ class Outpost(MultiService):
                 "reached": way_out.opened,
                 "denied": way_out.denied,
                 "failed": way_out.failed,
+                **way_out.udp.snapshot(),
             },
         }
 

@@ -11,7 +11,8 @@ from twisted.python.failure import Failure
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.pool import Roster, Selector, Worker
-from stripetwist.core.target import OpenRequest
+from stripetwist.core.target import Kind, OpenRequest
+from stripetwist.net.association import Association
 from stripetwist.net.opener import Opener
 from stripetwist.net.race import shown
 
@@ -26,7 +27,7 @@ class _Ask:
     A worker that is no longer able, or is counted out, is left as soon as there is somebody
     else to ask; what it may answer yet shows that it lives, and is not used.
 
-    @ivar answer: the target's connection, or why there is none.
+    @ivar answer: the target's connection, an association, or why there is none.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class _Ask:
         self._tried = tried
         self._since = pool.clock.seconds()
         self._left = False
-        self.answer: Deferred[ITransport] = Deferred(lambda _: self._opening.cancel())
+        self.answer: Deferred[Any] = Deferred(lambda _: self._opening.cancel())
         self._timer = pool.clock.callLater(pool.limits.agent_look, self._look)
-        self._opening: Deferred[Any] = maybeDeferred(worker.open, request)
+        ask = worker.associate if request.kind is Kind.UDP else worker.open
+        self._opening: Deferred[Any] = maybeDeferred(ask, request)
         # What is refused at once is refused on this side.
         self._asked = not self._opening.called
         self._opening.addBoth(self._answered)
@@ -72,6 +74,12 @@ class _Ask:
         """It has not answered, and will not: nothing is kept for it any more."""
         self._opening.cancel()
 
+    def _drop(self, result: Any) -> None:
+        if self._request.kind is Kind.UDP:
+            result.close()
+        else:
+            result.abortConnection()
+
     def _answered(self, result: Any) -> None:
         if self._timer.active():
             self._timer.cancel()
@@ -81,7 +89,7 @@ class _Ask:
         if not self._left:
             (self.answer.errback if failed else self.answer.callback)(result)
         elif not failed:
-            result.abortConnection()
+            self._drop(result)
 
 
 class Pool:
@@ -122,7 +130,11 @@ class Pool:
         """
         return Deferred.fromCoroutine(self._open(replace(request, exit="")))
 
-    async def _open(self, request: OpenRequest) -> ITransport:
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """See L{Associator.associate<stripetwist.net.association.Associator.associate>}."""
+        return Deferred.fromCoroutine(self._open(replace(request, exit="")))
+
+    async def _open(self, request: OpenRequest) -> Any:
         until = self.clock.seconds() + self.limits.connect_total
         tried: list[Worker] = []
         refusal: OpenRefused | None = None
@@ -137,7 +149,9 @@ class Pool:
             except OpenRefused as error:
                 refusal = error
         if self._falls_back(request.key_id):
-            return await self._fallback.open(request)  # type: ignore[union-attr]
+            fallback: Any = self._fallback
+            is_udp = request.kind is Kind.UDP
+            return await (fallback.associate(request) if is_udp else fallback.open(request))
         raise refusal or self._nobody(request)
 
     def _next(self, tried: Sequence[Worker], key_id: str) -> Worker | None:

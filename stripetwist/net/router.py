@@ -1,6 +1,7 @@
 """The server's way out: by the exit that is asked for, and who may ask for it."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime, ITransport
@@ -10,10 +11,13 @@ from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.pool import ANY, SERVER, Roster, Selector
 from stripetwist.core.target import OpenRequest
+from stripetwist.net.association import Association
 from stripetwist.net.keyfile import Key
 from stripetwist.net.opener import Opener
 from stripetwist.net.pool import Pool
 from stripetwist.net.race import shown
+
+T = TypeVar("T")
 
 # So many names fit into a sentence.
 _MOST_NAMES = 8
@@ -48,32 +52,50 @@ class Router:
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open}."""
+        return self._by(request, lambda way: way.open(request))
+
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """See L{Associator.associate<stripetwist.net.association.Associator.associate>}."""
+        return self._by(request, lambda way: way.associate(request))
+
+    def _by(self, request: OpenRequest, ask: Callable[[Opener], Deferred[T]]) -> Deferred[T]:
+        """Ask the way out that a request means."""
+        try:
+            return ask(self._way(request))
+        except OpenRefused as refusal:
+            return fail(refusal)
+
+    def _way(self, request: OpenRequest) -> Opener:
+        """
+        The way out that a request means.
+
+        @raise OpenRefused: there is none, or not for that key.
+        """
         try:
             selector = Selector.parse(request.exit or SERVER)
         except ValueError as error:
-            return fail(_refused(request, Code.NO_WORKER, str(error)))
+            raise _refused(request, Code.NO_WORKER, str(error)) from None
         owner = owner_of(request.target.host)
         if owner and owner != SERVER:
             # It is that machine and no other, whoever else the exit asked for might be.
             if not self._may_be(owner, selector):
                 why = f"it is the machine of the agent {owner}, not of exit {selector}"
-                return fail(_refused(request, Code.NO_WORKER, why))
+                raise _refused(request, Code.NO_WORKER, why)
             selector = Selector(owner)
         may_ask = self._rights_of(request.key_id)
         if may_ask is None:
             why = "this key was revoked or has expired"
-            return fail(_refused(request, Code.NOT_ALLOWED, why))
+            raise _refused(request, Code.NOT_ALLOWED, why)
         if not may_ask(selector.text):
             why = f"this key may not use the exit {selector}; list it in the key's exits there"
-            return fail(_refused(request, Code.NOT_ALLOWED, why))
+            raise _refused(request, Code.NOT_ALLOWED, why)
         if selector.is_server:
-            return self._direct.open(request)
+            return self._direct
         fallback = None if request.key_id or owner else self.fallback
         if fallback is None and not any(map(selector.fits, self._roster.living())):
             why = f"no agent is there for exit {selector}{self._others(may_ask)}"
-            return fail(_refused(request, Code.NO_WORKER, why))
-        pool = Pool(self._roster, selector, fallback, self._clock, self._limits)
-        return pool.open(request)
+            raise _refused(request, Code.NO_WORKER, why)
+        return Pool(self._roster, selector, fallback, self._clock, self._limits)
 
     def _may_be(self, owner: str, selector: Selector) -> bool:
         """Whether an exit that was asked for, if any was, can be that agent."""

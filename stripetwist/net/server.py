@@ -14,6 +14,7 @@ from stripetwist.core.address import Address
 from stripetwist.core.errors import printable
 from stripetwist.core.policy import Policy
 from stripetwist.core.pool import Roster, Worker
+from stripetwist.core.target import Target
 from stripetwist.net.acceptor import Acceptor
 from stripetwist.net.asking import ControlError, Request
 from stripetwist.net.certificates import CertificateFiles
@@ -70,7 +71,9 @@ class Server(MultiService):
         clock, limits = ground.clock, ground.limits
         self._resolver = Resolver(clock, daemon_threads(reactor), timeout=limits.dns_timeout)
         # Never targets: where this process listens.
-        guard = Guard(policy, lambda: self._own_addresses, self._policy_of_key)
+        guard = Guard(
+            policy, lambda: self._own_addresses, self._policy_of_key, may_bind=self._may_bind
+        )
         self.exit = DirectExit(reactor, clock, self._resolver, guard, limits)
         self.direct = SpeedOpener(self.exit, clock, guard)
         self._roster = roster = Roster(self._workers, limits)
@@ -130,6 +133,10 @@ class Server(MultiService):
         if key.allow is None:
             return None
         return Policy(key.allow, hint="this key's allow list lacks")
+
+    def _may_bind(self, key_id: str, place: Target) -> bool:
+        key = self._key(key_id)
+        return key is not None and key.allows_bind(place)
 
     def startService(self) -> None:
         """Begin to look after keys and certificates."""
@@ -197,6 +204,7 @@ class Server(MultiService):
                 "reached": way_out.opened,
                 "denied": way_out.denied,
                 "failed": way_out.failed,
+                **way_out.udp.snapshot(),
                 **self.fronts.counters(),
                 "agents_registered": agents.registered,
                 "agents_replaced": agents.replaced,

@@ -22,6 +22,7 @@ from zope.interface import implementer
 from stripetwist.core.config import KIB
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.target import Kind, OpenRequest, Target
+from stripetwist.net.association import Association
 from stripetwist.net.guard import Guard
 from stripetwist.net.opener import Opener
 from stripetwist.net.relay import Parked
@@ -203,6 +204,10 @@ class SpeedOpener:
         self._of_key[request.key_id] += 1
         ended = partial(self._ended, request.key_id)
         return succeed(SpeedTransport(self._clock, target == SOURCE, ended))
+
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """See L{Associator.associate<stripetwist.net.association.Associator.associate>}."""
+        return self._opener.associate(request)
 
     def _refusal(self, request: OpenRequest) -> tuple[Code, str] | None:
         if request.target not in (SINK, SOURCE):

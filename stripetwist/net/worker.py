@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, ITransport
@@ -10,6 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, ITransport
 from stripetwist.core.agents import Agent
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.target import OpenRequest
+from stripetwist.net.association import Association
 from stripetwist.net.driver import SessionDriver
 
 
@@ -93,11 +95,18 @@ class AgentWorker:
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open<stripetwist.net.opener.Opener.open>}."""
-        if not self.is_able:
-            sentence = f"the agent {self.name} takes no streams now: it is {self.state}"
-            return fail(OpenRefused(Code.NO_WORKER, sentence))
         # Which agent it is has been decided; so it learns what it is called here.
-        return self.driver.open(replace(request, exit=self.name))
+        return self._refusal() or self.driver.open(replace(request, exit=self.name))
+
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """See L{Associator.associate<stripetwist.net.association.Associator.associate>}."""
+        return self._refusal() or self.driver.associate(replace(request, exit=self.name))
+
+    def _refusal(self) -> Deferred[Any] | None:
+        if self.is_able:
+            return None
+        sentence = f"the agent {self.name} takes no streams now: it is {self.state}"
+        return fail(OpenRefused(Code.NO_WORKER, sentence))
 
     def is_same_agent(self, other: "AgentWorker") -> bool:
         """Whether both are sessions of one agent."""

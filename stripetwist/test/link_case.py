@@ -54,6 +54,10 @@ class Exit:
         self.targets: list[BoundedTransport] = []
         self.refusal: OpenRefused | None = None
 
+    def associate(self, request: OpenRequest) -> "Deferred[Any]":
+        """No datagrams are asked for here."""
+        raise NotImplementedError
+
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open}."""
         if self.refusal is not None:

@@ -45,6 +45,10 @@ class FakeWorker:
         is_free = not self.capacity or self.active < self.capacity
         return is_free and key_id not in self.sated
 
+    def associate(self, request: OpenRequest) -> "Deferred[Any]":
+        """As with a stream."""
+        return self.open(request)
+
     def open(self, request: OpenRequest) -> "Deferred[Any]":
         """See L{stripetwist.core.pool.Worker.open}."""
         self.requests.append(request)

@@ -209,6 +209,10 @@ class ScriptedOpener:
         self.answer: Callable[[], Deferred[Any]] | None = None
         self.late: Wire | None = None
 
+    def associate(self, request: OpenRequest) -> "Deferred[Any]":
+        """No datagrams are asked for here."""
+        raise NotImplementedError
+
     def open(self, request: OpenRequest) -> Deferred[Any]:
         """See Opener."""
         self.requests.append(request)

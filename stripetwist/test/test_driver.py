@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import ITransport
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
@@ -123,6 +123,10 @@ class Exit:
         self.answers: list[Deferred[ITransport]] = []
         self.cancelled = 0
         self.at_once: Any = None
+
+    def associate(self, request: OpenRequest) -> "Deferred[Any]":
+        """There are no datagrams here."""
+        return fail(OpenRefused(Code.BAD_KIND, "streams only"))
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open}."""

@@ -19,6 +19,10 @@ class Way:
     def __init__(self, answer: "Deferred[Any]") -> None:
         self.answer = answer
 
+    def associate(self, request: OpenRequest) -> "Deferred[Any]":
+        """No datagrams are asked for here."""
+        raise NotImplementedError
+
     def open(self, request: OpenRequest) -> "Deferred[Any]":
         """See L{Opener.open}."""
         return self.answer

@@ -26,6 +26,10 @@ class _Inner:
     def __init__(self) -> None:
         self.asked: list[OpenRequest] = []
 
+    def associate(self, request: OpenRequest) -> "Deferred[Any]":
+        """No datagrams are asked for here."""
+        raise NotImplementedError
+
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """It opens nothing."""
         self.asked.append(request)

@@ -1,0 +1,316 @@
+"""The way out for datagrams: sockets from where this process stands."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import DatagramProtocol
+from twisted.python.failure import Failure
+
+from stripetwist.core.config import Limits
+from stripetwist.core.errors import Code, OpenRefused, printable
+from stripetwist.core.target import ANYWHERE, OpenRequest, Target
+from stripetwist.core.zones import Address, plain
+from stripetwist.net.association import Association, Receiver
+from stripetwist.net.race import shown
+from stripetwist.net.udp_port import MAX_PAYLOAD, Bind, bind_udp
+
+Allowed = Callable[[OpenRequest], Awaitable[list[Address]]]
+
+# Of one association: targets known at a time, how long an answer holds, names being looked
+# up, and what waits for each of them.
+MOST_KNOWN = 1024
+KNOWN_FOR = 30.0
+MOST_LOOKUPS = 16
+MOST_WAITING = 16
+
+_EVERYWHERE = {4: "0.0.0.0", 6: "::"}
+
+
+class UdpExit:
+    """
+    Makes associations whose datagrams leave from here.
+
+    @ivar active: how many there are.
+    @ivar opened: how many there have been.
+    @ivar sent: datagrams that left.
+    @ivar received: datagrams that came from where some had been sent.
+    @ivar denied: datagrams that a policy forbade.
+    @ivar dropped: datagrams lost here otherwise: unasked, too large, or with no way.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        clock: IReactorTime,
+        allowed: Allowed,
+        limits: Limits,
+        bind: Bind = bind_udp,
+    ) -> None:
+        """
+        @param allowed: the addresses of a target that may be sent to; raises L{OpenRefused}.
+        """
+        self.clock = clock
+        self.allowed = allowed
+        self.limits = limits
+        self._reactor = reactor
+        self._bind = bind
+        self._of_key: Counter[str] = Counter()
+        self.opened = self.sent = self.received = self.denied = self.dropped = 0
+
+    @property
+    def active(self) -> int:
+        """How many associations there are, those being made included."""
+        return self._of_key.total()
+
+    async def associate(self, request: OpenRequest, binds: list[Address]) -> Association:
+        """
+        Make an association.
+
+        @param binds: where its one socket may be bound; none for anywhere.
+        @raise OpenRefused: the target is not allowed, or no socket can be had.
+        """
+        self._turn_away(request)
+        self._of_key[request.key_id] += 1
+        association = ExitAssociation(self, request)
+        try:
+            if request.target != ANYWHERE:
+                association.fix(await self.allowed(request), binds)
+        except BaseException:
+            association.close()
+            raise
+        self.opened += 1
+        return association
+
+    def _turn_away(self, request: OpenRequest) -> None:
+        others, where = self._of_key[request.key_id], shown(request.target)
+        if others >= self.limits.max_associations:
+            why = f"{others} UDP associations of this key are there already; end one"
+            raise OpenRefused(Code.OVERLOAD, f"{where} is refused: {why}")
+        if request.bind is not None and request.target == ANYWHERE:
+            why = "a far end that is bound to a place needs one target"
+            raise OpenRefused(Code.GENERAL, f"{where} is refused: {why}")
+
+    def bind(self, protocol: DatagramProtocol, host: str, port: int) -> Any:
+        """A socket for an association."""
+        return self._bind(self._reactor, protocol, host, port)
+
+    def closed(self, request: OpenRequest) -> None:
+        """One is gone."""
+        self._of_key[request.key_id] -= 1
+        if not self._of_key[request.key_id]:
+            del self._of_key[request.key_id]
+
+    def snapshot(self) -> dict[str, object]:
+        """For the instance's."""
+        return {
+            "udp_active": self.active,
+            "udp_opened": self.opened,
+            "udp_sent": self.sent,
+            "udp_received": self.received,
+            "udp_denied": self.denied,
+            "udp_dropped": self.dropped,
+        }
+
+
+class _Socket(DatagramProtocol):
+    """The socket of one family."""
+
+    def __init__(self, association: "ExitAssociation") -> None:
+        self._association = association
+
+    def datagramReceived(self, data: bytes, addr: Any) -> None:
+        """See L{DatagramProtocol}; an IPv6 address has more than two parts."""
+        self._association.came(data, plain(ip_address(addr[0].partition("%")[0])), addr[1])
+
+
+class ExitAssociation:
+    """
+    One association at the exit; see L{Association}.
+
+    Without a target of its own it has a socket for each family as needed, asks the policy for
+    every target, and ends when nothing has come or gone for a while.  With one it has one
+    socket, and stays.  What comes from where nothing was sent is dropped.
+
+    @ivar receiver: who gets what comes.
+    """
+
+    def __init__(self, owner: UdpExit, request: OpenRequest) -> None:
+        self.receiver: Receiver | None = None
+        self._owner = owner
+        self._request = request
+        self._fixed: Address | None = None
+        self._sockets: dict[int, Any] = {}
+        self._known: dict[Target, tuple[float, Address | None]] = {}
+        self._asking: dict[Target, tuple[Deferred[list[Address]], list[bytes]]] = {}
+        self._peers: dict[tuple[Address, int], None] = {}
+        self._closed = False
+        self._used_at = owner.clock.seconds()
+        self._timer: IDelayedCall | None = None
+        if request.target == ANYWHERE:
+            self._watch(owner.limits.association_idle)
+
+    # ---- one target
+
+    def fix(self, addresses: list[Address], binds: list[Address]) -> None:
+        """
+        Bind its socket, for a target that was resolved and may be reached.
+
+        @raise OpenRefused: it cannot be bound.
+        """
+        why = "the exit has no address of that kind to send from"
+        for address in addresses:
+            for host in self._hosts(address, binds):
+                port = self._request.bind.port if self._request.bind else 0
+                try:
+                    self._sockets[address.version] = self._owner.bind(_Socket(self), host, port)
+                except CannotListenError as error:
+                    why = f"{host}:{port} cannot be bound: {printable(str(error.socketError), 60)}"
+                    continue
+                self._fixed = address
+                self._peers[address, self._request.target.port] = None
+                return
+        where = shown(self._request.target)
+        raise OpenRefused(Code.GENERAL, f"{where} is refused: {why}")
+
+    def _hosts(self, address: Address, binds: list[Address]) -> list[str]:
+        if self._request.bind is None:
+            return [_EVERYWHERE[address.version]]
+        return [str(one) for one in binds if one.version == address.version]
+
+    # ---- out
+
+    def send(self, payload: bytes, peer: Target | None) -> None:
+        """See L{Association.send}."""
+        if self._closed:
+            return
+        self._used_at = self._owner.clock.seconds()
+        if self._fixed is not None:
+            if peer is None or peer == self._request.target:
+                self._write(payload, self._fixed, self._request.target.port)
+            else:
+                self._owner.dropped += 1
+        elif peer is None or len(payload) > MAX_PAYLOAD:
+            self._owner.dropped += 1
+        else:
+            self._send_to(payload, peer)
+
+    def _send_to(self, payload: bytes, peer: Target) -> None:
+        until, address = self._known.get(peer, (0.0, None))
+        if self._owner.clock.seconds() >= until:
+            self._ask(payload, peer)
+        elif address is None:
+            self._owner.denied += 1
+        else:
+            self._write(payload, address, peer.port)
+
+    def _ask(self, payload: bytes, peer: Target) -> None:
+        """Whether a target may be reached, and where it is; what is sent there waits."""
+        if peer in self._asking:
+            waiting = self._asking[peer][1]
+            if len(waiting) < MOST_WAITING:
+                waiting.append(payload)
+            else:
+                self._owner.dropped += 1
+            return
+        if len(self._asking) >= MOST_LOOKUPS:
+            self._owner.dropped += 1
+            return
+        asked = replace(self._request, target=peer, bind=None)
+        answer = Deferred.fromCoroutine(self._allowed(asked))
+        self._asking[peer] = answer, [payload]
+        answer.addCallbacks(partial(self._found, peer), partial(self._not_found, peer))
+
+    async def _allowed(self, asked: OpenRequest) -> list[Address]:
+        return await self._owner.allowed(asked)
+
+    def _found(self, peer: Target, addresses: list[Address]) -> None:
+        waiting = self._asking.pop(peer, (None, []))[1]
+        if self._closed:
+            return
+        self._learn(peer, addresses[0])
+        for payload in waiting:
+            self._write(payload, addresses[0], peer.port)
+
+    def _not_found(self, peer: Target, failure: Failure) -> None:
+        waiting = self._asking.pop(peer, (None, []))[1]
+        error = failure.value
+        if isinstance(error, OpenRefused) and error.code is Code.NOT_ALLOWED:
+            self._learn(peer, None)
+            self._owner.denied += len(waiting)
+        else:
+            self._owner.dropped += len(waiting)
+
+    def _learn(self, peer: Target, address: Address | None) -> None:
+        self._known.pop(peer, None)
+        self._known[peer] = self._owner.clock.seconds() + KNOWN_FOR, address
+        if len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+
+    def _write(self, payload: bytes, address: Address, port: int) -> None:
+        if self._fixed is None:
+            self._peers.pop((address, port), None)
+            self._peers[address, port] = None
+            if len(self._peers) > MOST_KNOWN:
+                del self._peers[next(iter(self._peers))]
+        try:
+            self._socket(address.version).write(payload, (str(address), port))
+        except (OSError, MessageLengthError, CannotListenError):
+            # No way there, too large for it, or no room: as on any network.
+            self._owner.dropped += 1
+        else:
+            self._owner.sent += 1
+
+    def _socket(self, version: int) -> Any:
+        if version not in self._sockets:
+            self._sockets[version] = self._owner.bind(_Socket(self), _EVERYWHERE[version], 0)
+        return self._sockets[version]
+
+    # ---- in
+
+    def came(self, payload: bytes, address: Address, port: int) -> None:
+        """A socket has read a datagram."""
+        if self._closed or (address, port) not in self._peers or self.receiver is None:
+            self._owner.dropped += 1
+            return
+        self._used_at = self._owner.clock.seconds()
+        self._owner.received += 1
+        peer = None if self._fixed is not None else Target(address, port)
+        self.receiver.datagram_came(payload, peer)
+
+    # ---- the end
+
+    def _watch(self, delay: float) -> None:
+        self._timer = self._owner.clock.callLater(delay, self._look)
+
+    def _look(self) -> None:
+        """End it if it is idle; nothing is set up anew for each datagram."""
+        self._timer = None
+        left = self._used_at + self._owner.limits.association_idle - self._owner.clock.seconds()
+        if left > 0:
+            self._watch(left)
+            return
+        receiver = self.receiver
+        self.close()
+        if receiver is not None:
+            receiver.association_lost(None)
+
+    def close(self) -> None:
+        """See L{Association.close}."""
+        if self._closed:
+            return
+        self._closed = True
+        self.receiver = None
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        for answer, _ in list(self._asking.values()):
+            answer.cancel()
+        for socket in self._sockets.values():
+            socket.stopListening()
+        self._owner.closed(self._request)
