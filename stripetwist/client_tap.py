@@ -65,6 +65,7 @@ def _make(settings: ClientSettings, reactor: Any) -> IService:
     instance = Instance(reactor, ground, state, "client", client.snapshot)
     ways_in = WaysIn(reactor, ground, settings, client.opener, instance.connections)
     ways_in.open(client.listen)
+    ways_in.open_udp(client.forward_udp)
     watched = open_status(reactor, ground, settings, instance, client.complaint)
 
     if own is not None:

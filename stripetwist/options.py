@@ -13,6 +13,7 @@ from stripetwist import __version__
 from stripetwist.net.files import StartupError
 from stripetwist.settings import AgentSettings, ClientSettings, CommonSettings, ServerSettings
 from stripetwist.sources import Option, Reader, by_name, options_of, variable_of
+from stripetwist.udp_values import socktopus_sides
 
 S = TypeVar("S", bound=CommonSettings)
 
@@ -92,12 +93,16 @@ class RoleOptions(usage.Options, Generic[S]):
     def _read(self, words: Sequence[str]) -> None:
         """Set the settings, and what they are as C{self[NAME]}."""
         reader = Reader(self.role, self.kind, _elsewhere(self.kind), self._of_twistd)
-        settings = reader.read(words, self._environ)
+        settings = reader.read(words, self._variables())
         complaint = settings.complaint()
         if complaint:
             raise StartupError(complaint)
         self.settings = settings
         self.update(by_name(settings))
+
+    def _variables(self) -> Mapping[str, str]:
+        """The environment, as options are read from it."""
+        return self._environ
 
     def _of_twistd(self, word: str) -> str:
         """What to say of an option that is twistd's, not ours."""
@@ -208,6 +213,11 @@ class ClientOptions(RoleOptions[ClientSettings]):
             "--server client.link --socks :1080 --from 192.168.0.0/16",
         ),
     )
+
+    def _variables(self) -> Mapping[str, str]:
+        """With socktopus' own variables as the one that means the same."""
+        sides = socktopus_sides(self._environ)
+        return {variable_of("udp"): sides, **self._environ} if sides else self._environ
 
 
 class ServerOptions(RoleOptions[ServerSettings]):

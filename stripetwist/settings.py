@@ -15,6 +15,7 @@ from stripetwist.core.way import Via, Way
 from stripetwist.net.keystore import read_link
 from stripetwist.net.memory import usable_memory
 from stripetwist.sources import flag, option, same_option
+from stripetwist.udp_values import UdpPort, udp_port
 from stripetwist.values import (
     FORWARD_TABLE,
     LOOPBACK,
@@ -195,6 +196,24 @@ class ClientSettings(CommonSettings):
         "means this machine only.  With ,exit=EXIT behind it, reached from there.",
         repeatable=True,
         table=FORWARD_TABLE,
+    )
+    udp: tuple[UdpPort, ...] = option(
+        "udp",
+        "LISTEN=HOST:PORT",
+        udp_port,
+        (),
+        "Open a UDP port, whose datagrams lead to HOST:PORT; a port alone for LISTEN means this "
+        "machine only.  With socktopus' four fields on each side, HOST:PORT:RHOST:RPORT, each end "
+        "is bound to the first two and sends to the others.",
+        repeatable=True,
+    )
+    udp_copies: int = option(
+        "udp-copies",
+        "N",
+        count(2),
+        1,
+        "Send each datagram of those ports on so many paths, 1 or 2.",
+        kinds=_NUMBER,
     )
     exit: Selector = option(
         "exit",

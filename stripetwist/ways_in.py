@@ -6,6 +6,7 @@ from typing import Any
 from twisted.internet.interfaces import IListeningPort
 
 from stripetwist.core.address import Address
+from stripetwist.core.target import Kind, OpenRequest
 from stripetwist.net.forward import ForwardFactory
 from stripetwist.net.fronts import Front
 from stripetwist.net.ground import Ground
@@ -13,6 +14,7 @@ from stripetwist.net.guests import Guests
 from stripetwist.net.instance import Instance
 from stripetwist.net.opener import Opener
 from stripetwist.net.socks import SocksFactory
+from stripetwist.net.udp_forward import UdpForward
 from stripetwist.net.users import Threads, Users
 from stripetwist.settings import ClientSettings, CommonSettings, ServerSettings
 from stripetwist.values import Forward, ProxyPort
@@ -96,6 +98,27 @@ class WaysIn:
                 one.listen,
                 ForwardFactory(self._opener, one.target, clock, limits, self._guests, way_out),
             )
+
+    def open_udp(self, listen: Callable[[Address, UdpForward], None]) -> None:
+        """
+        Open those for datagrams, which a client has.
+
+        @param listen: opens one.
+        @raise stripetwist.net.files.StartupError: one is taken, or not for us.
+        """
+        settings = self._settings
+        assert isinstance(settings, ClientSettings)
+        way_out = "" if settings.exit.is_server else str(settings.exit)
+        for one in settings.udp:
+            request = OpenRequest(
+                one.target, Kind.UDP, way_out, bind=one.bind, copies=settings.udp_copies
+            )
+            program = None if one.program is None else (str(one.program.host), one.program.port)
+            limits = self._ground.limits
+            front = UdpForward(
+                self._opener, request, self._ground.clock, limits, program, self._guests
+            )
+            listen(one.listen, front)
 
     def _exit_of(self, port: ProxyPort | Forward) -> str:
         selector = port.exit or self._settings.exit

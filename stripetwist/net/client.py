@@ -21,10 +21,12 @@ from stripetwist.net.files import StartupError
 from stripetwist.net.forward import ForwardFactory
 from stripetwist.net.fronts import Front, Fronts, place_of
 from stripetwist.net.ground import Ground
+from stripetwist.net.listening import listen_udp
 from stripetwist.net.opener import SessionOpener, Witness
 from stripetwist.net.path import path_lines
 from stripetwist.net.resolver import Resolver, daemon_threads
 from stripetwist.net.servers import Servers
+from stripetwist.net.udp_forward import UdpForward
 
 # Told once all subflows are up, or with what there is after this long.
 _TELL_AFTER = 2.0
@@ -78,6 +80,7 @@ class Client(MultiService):
             dialer.setServiceParent(self)
         self.opener = Witness(SessionOpener(Servers(self.dialers).when_up))
         self._fronts = Fronts(reactor)
+        self._udp: list[tuple[Any, UdpForward]] = []
         self._lines: list[str] = []
         self._told: set[Dialer] = set()
         self._telling: dict[Dialer, IDelayedCall] = {}
@@ -94,6 +97,23 @@ class Client(MultiService):
         elif where:
             self._lines.append(f"  proxy       {where}   {LANGUAGES}")
             self._lines.append(f"  try         curl -x socks5h://{where} https://example.com/")
+
+    def forward_udp(self, address: Address, front: UdpForward) -> None:
+        """
+        Open a forwarded UDP port.
+
+        @raise StartupError: it is taken, or not for us.
+        """
+        port = listen_udp(self._reactor, address, front, "--udp")
+        self._udp.append((port, front))
+        where = place_of(address, port)
+        self._lines.append(f"  udp         {where} leads to {front.request.target}")
+
+    def startService(self) -> None:
+        """Dial, and ask for what forwarded UDP ports need."""
+        super().startService()
+        for _, front in self._udp:
+            front.start()
 
     # ---- what the user reads
 
@@ -200,13 +220,25 @@ class Client(MultiService):
             "sessions": [one for dialer in self.dialers for one in dialer.snapshot()],
             "server": self._addresses,
             "last_error": self._last_error(),
-            "counters": self._fronts.counters(),
+            "counters": {**self._fronts.counters(), **self._udp_counters()},
+        }
+
+    def _udp_counters(self) -> dict[str, object]:
+        if not self._udp:
+            return {}
+        fronts = [front for _, front in self._udp]
+        return {
+            "udp_forward_opened": sum(front.opened for front in fronts),
+            "udp_forward_dropped": sum(front.dropped for front in fronts),
         }
 
     def stopService(self) -> Deferred[None]:
         """End everything; fires when the last connection is gone."""
         for dialer in self.dialers:
             self._not_yet(dialer)
-        closing = [self._fronts.stop(), maybeDeferred(MultiService.stopService, self)]
+        for _, front in self._udp:
+            front.stop()
+        closing = [maybeDeferred(port.stopListening) for port, _ in self._udp]
+        closing += [self._fronts.stop(), maybeDeferred(MultiService.stopService, self)]
         self._resolver.stop()
         return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)

@@ -5,16 +5,19 @@ import socket
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
     IStreamServerEndpoint,
 )
+from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 
 from stripetwist.core.address import Address
 from stripetwist.core.errors import printable
 from stripetwist.net.files import StartupError
+from stripetwist.net.udp_port import bind_udp
 
 
 def server_endpoint(reactor: Any, address: Address, option: str) -> IStreamServerEndpoint:
@@ -52,6 +55,21 @@ def listen(
         port: IListeningPort = outcome[0]
         return port
     why = _why_not(outcome[0].value) if outcome else "it would not be ready before the start"
+    raise StartupError(f"{option} {address} cannot be listened at: {why}")
+
+
+def listen_udp(reactor: Any, address: Address, protocol: DatagramProtocol, option: str) -> Any:
+    """
+    Take datagrams there from now on; an empty host means every address.
+
+    @return: the open port.
+    @raise StartupError: it is taken, or not for us.
+    """
+    host = address.host or ("::" if socket.has_dualstack_ipv6() else "0.0.0.0")
+    try:
+        return bind_udp(reactor, protocol, host, address.port)
+    except CannotListenError as error:
+        why = _why_not(error)
     raise StartupError(f"{option} {address} cannot be listened at: {why}")
 
 

@@ -1,0 +1,147 @@
+"""L{stripetwist.net.udp_forward}: programs, associations, and what becomes of both."""
+
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from stripetwist.core.config import Limits
+from stripetwist.core.errors import Code, OpenRefused
+from stripetwist.core.target import Kind, OpenRequest, Target
+from stripetwist.net.association import Association, Receiver
+from stripetwist.net.guests import Guests
+from stripetwist.net.udp_forward import MOST_PROGRAMS, UdpForward
+
+REQUEST = OpenRequest(Target.of("127.0.0.1", 51820), Kind.UDP)
+ANN, BOB = ("127.0.0.1", 40001), ("127.0.0.1", 40002)
+
+
+class Far:
+    """An association, of which the test is the other end."""
+
+    def __init__(self) -> None:
+        self.receiver: Receiver | None = None
+        self.sent: list[bytes] = []
+        self.closed = False
+
+    def send(self, payload: bytes, peer: Target | None) -> None:
+        """Keep it."""
+        self.sent.append(payload)
+
+    def close(self) -> None:
+        """End it."""
+        self.closed = True
+
+
+class UdpForwardTests(SynchronousTestCase):
+    """A forwarded port whose associations the test makes."""
+
+    def setUp(self) -> None:
+        """Nobody has sent anything."""
+        self.clock = Clock()
+        self.asked: list[Deferred[Association]] = []
+        self.answers: list[tuple[bytes, Any]] = []
+        self.front = self.make()
+
+    def make(self, program: Any = None, limits: Limits | None = None) -> UdpForward:
+        """A port that is open."""
+        front = UdpForward(self, REQUEST, self.clock, limits or Limits(), program)
+        transport: Any = self
+        front.transport = transport
+        return front
+
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """As an opener."""
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+    def write(self, data: bytes, address: Any) -> None:
+        """As the port's transport."""
+        self.answers.append((data, address))
+
+    def test_each_program_has_its_own(self) -> None:
+        """Answers find their way; what came before the association was made is sent."""
+        ann, bob = Far(), Far()
+        for source in (ANN, BOB):
+            self.front.datagramReceived(b"early", source)
+        self.asked[0].callback(ann)
+        self.asked[1].callback(bob)
+        self.front.datagramReceived(b"late", BOB)
+        self.assertEqual(([b"early"], [b"early", b"late"]), (ann.sent, bob.sent))
+        assert ann.receiver is not None
+        ann.receiver.datagram_came(b"answer", None)
+        self.assertEqual([(b"answer", ANN)], self.answers)
+
+    def test_waits_with_the_newest(self) -> None:
+        """While there is no way, the oldest are dropped."""
+        self.front = self.make(limits=replace(Limits(), datagrams=2))
+        for number in range(5):
+            self.front.datagramReceived(b"%d" % number, ANN)
+        far = Far()
+        self.asked[0].callback(far)
+        self.assertEqual([b"3", b"4"], far.sent)
+
+    def test_made_again(self) -> None:
+        """After a refusal, and after a loss, for ever, ever more slowly; told once."""
+        self.front = self.make(ANN)
+        self.front.start()
+        for _ in range(8):
+            self.asked[-1].errback(OpenRefused(Code.NOT_ALLOWED, "not there"))
+            self.clock.advance(5)
+        self.assertEqual(9, len(self.asked))
+        far = Far()
+        self.asked[-1].callback(far)
+        assert far.receiver is not None
+        far.receiver.association_lost(Code.SESSION_LOST)
+        self.clock.advance(0.2)
+        self.assertEqual(10, len(self.asked))
+
+    def test_far_side_first(self) -> None:
+        """With one fixed program nothing needs to be sent first, and nobody else is heard."""
+        self.front = self.make(ANN)
+        self.front.start()
+        far = Far()
+        self.asked[0].callback(far)
+        assert far.receiver is not None
+        far.receiver.datagram_came(b"hello", None)
+        self.assertEqual([(b"hello", ANN)], self.answers)
+        self.front.datagramReceived(b"no", BOB)
+        self.assertEqual((1, []), (self.front.dropped, far.sent))
+        self.clock.advance(10_000)
+        self.assertFalse(far.closed)
+
+    def test_idle(self) -> None:
+        """What is idle is ended, but for the program that came last."""
+        self.front.start()
+        fars = []
+        for source in (ANN, BOB):
+            self.front.datagramReceived(b"a", source)
+            fars.append(Far())
+            self.asked[-1].callback(fars[-1])
+        self.clock.pump([30] * 5)
+        self.assertEqual([True, False], [far.closed for far in fars])
+
+    def test_who_may_come(self) -> None:
+        """As at a forwarded port, and not more than so many."""
+        self.front.guests = Guests(sources=[ip_network("10.0.0.0/8")])
+        self.front.datagramReceived(b"no", ANN)
+        self.assertEqual((1, 0), (self.front.dropped, len(self.asked)))
+        self.front.guests = Guests()
+        for number in range(MOST_PROGRAMS + 1):
+            self.front.datagramReceived(b"a", ("127.0.0.1", 1000 + number))
+        self.assertEqual((2, MOST_PROGRAMS), (self.front.dropped, len(self.asked)))
+
+    def test_stop(self) -> None:
+        """Nothing is left: no association, no question, no timer."""
+        self.front.start()
+        far = Far()
+        self.front.datagramReceived(b"a", ANN)
+        self.front.datagramReceived(b"a", BOB)
+        self.asked[0].callback(far)
+        self.asked[1].addErrback(lambda _: None)
+        self.front.stop()
+        self.assertTrue(far.closed and self.asked[1].called)
+        self.assertEqual([], self.clock.getDelayedCalls())

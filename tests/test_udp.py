@@ -1,0 +1,71 @@
+"""Forwarded UDP ports between real processes."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from support.ports import LOOPBACK, free_port
+from support.waiting import wait_until
+from support.workshop import Workshop
+
+
+def udp_socket(port: int = 0) -> socket.socket:
+    """A socket of a program."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((LOOPBACK, port))
+    made.settimeout(0.5)
+    return made
+
+
+@contextmanager
+def udp_echo() -> Iterator[int]:
+    """A port that sends back what comes."""
+    with udp_socket() as echo:
+        over = threading.Event()
+
+        def run() -> None:
+            while not over.is_set():
+                try:
+                    echo.sendto(*echo.recvfrom(65535))
+                except OSError:
+                    continue
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield int(echo.getsockname()[1])
+        finally:
+            over.set()
+            thread.join()
+
+
+def answered(program: socket.socket, port: int, payload: bytes) -> bool:
+    """Whether a datagram comes back as it went."""
+    program.sendto(payload, (LOOPBACK, port))
+    try:
+        return program.recv(65535) == payload
+    except TimeoutError:
+        return False
+
+
+def test_echo(workshop: Workshop) -> None:
+    """Each program gets its own answers, of every size; the client was there first."""
+    with udp_echo() as target, udp_socket() as ann, udp_socket() as bob:
+        at = free_port()
+        server = workshop.server("--allow", f"localhost:{target}/udp")
+        workshop.client(server, f"--udp={at}={LOOPBACK}:{target}")
+        wait_until(lambda: answered(ann, at, b"ann"), 20, "an answer")
+        wait_until(lambda: answered(bob, at, b"bob"), 20, "an answer")
+        for size in (0, 1, 1400, 9000, 65_507):
+            wait_until(lambda size=size: answered(ann, at, bytes(size)), 20, "an answer")
+
+
+def test_denied(workshop: Workshop) -> None:
+    """The log says what is missing."""
+    at = free_port()
+    server = workshop.server("--allow", "localhost/tcp")
+    client = workshop.client(server, f"--udp={at}={LOOPBACK}:9")
+    with udp_socket() as ann:
+        ann.sendto(b"a", (LOOPBACK, at))
+        client.wait_line(r"not yet: 127\.0\.0\.1:9 is refused: .*UDP port 9")
