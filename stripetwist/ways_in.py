@@ -14,6 +14,7 @@ from stripetwist.net.guests import Guests
 from stripetwist.net.instance import Instance
 from stripetwist.net.opener import Opener
 from stripetwist.net.socks import SocksFactory
+from stripetwist.net.socks_udp import UdpDoor
 from stripetwist.net.udp_forward import UdpForward
 from stripetwist.net.users import Threads, Users
 from stripetwist.settings import ClientSettings, CommonSettings, ServerSettings
@@ -63,6 +64,7 @@ class WaysIn:
         @param most: the connections of all ports together.
         @raise stripetwist.net.userfile.UsersError: the users file cannot be used.
         """
+        self._reactor = reactor
         self._ground = ground
         self._settings = settings
         self._opener = opener
@@ -90,6 +92,10 @@ class WaysIn:
                 self.users,
                 optimistic=optimistic,
                 exit=self._exit_of(port),
+                # A UDP relay that other machines can reach is one too many.
+                udp=UdpDoor(self._reactor, limits)
+                if port.listen.is_local and not port.listen.raw
+                else None,
             )
             listen(port.listen, front)
         for one in settings.forwards:

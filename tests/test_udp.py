@@ -2,9 +2,11 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import socks
 from support.ports import LOOPBACK, free_port
 from support.waiting import wait_until
 from support.workshop import Workshop
@@ -67,5 +69,43 @@ def test_denied(workshop: Workshop) -> None:
     server = workshop.server("--allow", "localhost/tcp")
     client = workshop.client(server, f"--udp={at}={LOOPBACK}:9")
     with udp_socket() as ann:
-        ann.sendto(b"a", (LOOPBACK, at))
+        # The port opens a moment after that of the proxy.
+        assert not answered(ann, at, b"a")
+        assert not answered(ann, at, b"a")
         client.wait_line(r"not yet: 127\.0\.0\.1:9 is refused: .*UDP port 9")
+
+
+def test_associate(workshop: Workshop) -> None:
+    """PySocks sends datagrams through the proxy port, to an address and to a name."""
+    with udp_echo() as target:
+        server = workshop.server("--allow", f"localhost:{target}/udp")
+        client = workshop.client(server)
+        with socks.socksocket(socket.AF_INET, socket.SOCK_DGRAM) as program:
+            program.set_proxy(socks.SOCKS5, LOOPBACK, client.proxy, rdns=True)
+            program.settimeout(0.5)
+            program.bind((LOOPBACK, 0))
+
+            def answered_there(host: str, size: int) -> bool:
+                program.sendto(bytes(size), (host, target))
+                try:
+                    return program.recvfrom(65535) == (bytes(size), (LOOPBACK, target))
+                except TimeoutError:
+                    return False
+
+            for host, size in ((LOOPBACK, 0), ("localhost", 40), (LOOPBACK, 9000)):
+                wait_until(lambda h=host, s=size: answered_there(h, s), 20, "an answer")
+
+
+def test_associate_ends(workshop: Workshop) -> None:
+    """The port is gone within a second of its connection."""
+    server = workshop.server("--allow", "localhost")
+    client = workshop.client(server)
+    with socket.create_connection((LOOPBACK, client.proxy), 20) as control:
+        control.sendall(b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6))
+        said = b""
+        while len(said) < 12:
+            said += control.recv(100)
+        port = int.from_bytes(said[10:12], "big")
+    assert said[:10] == b"\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01"
+    time.sleep(1)
+    udp_socket(port).close()

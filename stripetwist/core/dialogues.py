@@ -12,17 +12,18 @@ LANGUAGES = "SOCKS5, SOCKS4, HTTP"
 _TLS = 0x16
 
 
-def dialogue_for(first: int, login: bool) -> AnyDialogue:
+def dialogue_for(first: int, login: bool, udp: bool = False) -> AnyDialogue:
     """
     The dialogue that a client begins by this byte; one in SOCKS5 where it is none of them.
 
     @param login: whether clients must say who they are.
+    @param udp: whether they may ask for datagrams, where the language knows these.
     """
     if first == socks4.VERSION:
         return Socks4Dialogue(login)
     if ord("A") <= first <= ord("Z"):
         return HttpDialogue(login)
-    return Dialogue(login)
+    return Dialogue(login, udp)
 
 
 def unserved(first: int) -> str:

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from stripetwist.core.errors import Code, OpenRefused
-from stripetwist.core.target import Target
+from stripetwist.core.target import FORM_IPV4, FORM_IPV6, FORM_NAME, Target
 
 VERSION = 5
 LOGIN_VERSION = 1
 METHOD_OPEN, METHOD_LOGIN, METHOD_NONE = 0, 2, 255
-CONNECT = 1
+CONNECT, ASSOCIATE = 1, 3
 
 MAX_HELD = 64 * 1024
 MAX_REQUEST = 4 + 1 + 255 + 2
@@ -45,6 +45,11 @@ def reply(number: int) -> bytes:
 SUCCESS = reply(0)
 
 
+def bound_reply(place: Target) -> bytes:
+    """Success, and where the client's datagrams are to be sent."""
+    return bytes([VERSION, 0, 0]) + place.encode()
+
+
 @dataclass(frozen=True, slots=True)
 class Say:
     """Bytes for the client; the dialogue goes on."""
@@ -65,6 +70,17 @@ class Connect:
     """The whole request is here; what comes behind it is for the target."""
 
     target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Associate:
+    """
+    The client wants to send datagrams for as long as it stays connected.
+
+    @ivar port: from which they will come; 0 if it does not know yet.
+    """
+
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +108,7 @@ class NotSocks:
     first: int
 
 
-Event = Say | Login | Connect | Refuse | NotSocks
+Event = Say | Login | Connect | Associate | Refuse | NotSocks
 
 
 class _Phase(Enum):
@@ -128,12 +144,14 @@ class Dialogue:
     @cvar keep: C{None}, since all that follows the request is for the target.
     @cvar mend: C{None}, since all that the target says is for the client.
     @param login: whether clients must say who they are.
+    @param udp: whether they may ask for datagrams.
     """
 
     success = SUCCESS
     keep = mend = None
 
-    def __init__(self, login: bool = False) -> None:
+    def __init__(self, login: bool = False, udp: bool = False) -> None:
+        self._commands = (CONNECT, ASSOCIATE) if udp else (CONNECT,)
         self._method = METHOD_LOGIN if login else METHOD_OPEN
         self._phase = _Phase.METHODS
         self._held = bytearray()
@@ -238,10 +256,12 @@ class Dialogue:
             return self._refuse_request(Code.GENERAL, _BAD_REQUEST)
         if len(held) < 4:
             return None
-        if held[1] != CONNECT:
+        if held[1] not in self._commands:
             return self._refuse_request(Code.BAD_KIND, _ONLY_CONNECT.format(held[1]))
         if held[2] != 0:
             return self._refuse_request(Code.GENERAL, _BAD_REQUEST)
+        if held[1] == ASSOCIATE:
+            return self._read_associate()
         try:
             found = Target.decode(bytes(held[:MAX_REQUEST]), 3)
         except OpenRefused as refusal:
@@ -252,3 +272,17 @@ class Dialogue:
         del held[:end]
         self._phase = _Phase.ASKED
         return Connect(target)
+
+    def _read_associate(self) -> Event | None:
+        """Of the address only the port means something: the host is the client's own."""
+        held = self._held
+        sizes = {FORM_IPV4: 4, FORM_IPV6: 16, FORM_NAME: 1 + held[4] if len(held) > 4 else 1}
+        if held[3] not in sizes:
+            return self._refuse_request(Code.BAD_ADDRESS, f"address type {held[3]} is unknown")
+        end = 4 + sizes[held[3]] + 2
+        if len(held) < max(end, 5):
+            return None
+        port = int.from_bytes(held[end - 2 : end], "big")
+        del held[:end]
+        self._phase = _Phase.ASKED
+        return Associate(port)

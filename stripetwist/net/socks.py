@@ -23,6 +23,7 @@ from stripetwist.core.config import Limits
 from stripetwist.core.dialogues import AnyDialogue, dialogue_for, unserved
 from stripetwist.core.errors import Code, OpenRefused, printable
 from stripetwist.core.socks5 import (
+    Associate,
     Connect,
     Dialogue,
     Event,
@@ -30,14 +31,17 @@ from stripetwist.core.socks5 import (
     NotSocks,
     Refuse,
     Say,
+    bound_reply,
 )
-from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
 from stripetwist.net import relay
+from stripetwist.net.association import Association
 from stripetwist.net.guests import Guests
 from stripetwist.net.opener import Opener
 from stripetwist.net.relay import Parked
 from stripetwist.net.sieve import sift
 from stripetwist.net.sockets import is_broken
+from stripetwist.net.socks_udp import UdpDoor, UdpRelay
 
 Couple = Callable[..., object]
 
@@ -56,6 +60,7 @@ class _Stage(Enum):
     TALKING = auto()
     OPENING = auto()
     COUPLED = auto()
+    RELAYING = auto()
     LEAVING = auto()
     GONE = auto()
 
@@ -85,6 +90,8 @@ class SocksProtocol(Protocol):
         self._paused = False
         self._pending: Deferred[Any] | None = None
         self._timer: IDelayedCall | None = None
+        self._source: str | None = None
+        self._relay: UdpRelay | None = None
 
     # ---- what Twisted tells us
 
@@ -100,7 +107,8 @@ class SocksProtocol(Protocol):
         """Feed the dialogue; whoever is on the way out is not listened to."""
         if self._is_silent:
             self._is_silent = False
-            self._dialogue = dialogue_for(data[0], self._front.users is not None)
+            front = self._front
+            self._dialogue = dialogue_for(data[0], front.users is not None, front.udp is not None)
         if self._stage in _KEEPING:
             self._dialogue.received(data)
             self._advance()
@@ -111,7 +119,7 @@ class SocksProtocol(Protocol):
             self._near.abortConnection()
             return
         self._eof = True
-        if self._stage is _Stage.LEAVING:
+        if self._stage in (_Stage.LEAVING, _Stage.RELAYING):
             self._near.loseConnection()
         else:
             self._advance()
@@ -125,6 +133,7 @@ class SocksProtocol(Protocol):
         self._disarm()
         self._front.guests.went(self)
         self._give_up()
+        self._end_relay()
 
     # ---- the dialogue
 
@@ -144,6 +153,8 @@ class SocksProtocol(Protocol):
                 self._check(user, password)
             case Connect(target):
                 self._open(target)
+            case Associate(port):
+                self._associate(port)
             case Refuse():
                 self._refuse(event)
             case NotSocks(first):
@@ -238,7 +249,8 @@ class SocksProtocol(Protocol):
 
     def _refuse_open(self, code: Code, sentence: str) -> None:
         refusal = Refuse(self._dialogue.refusal(code, sentence), code, sentence)
-        if not (self._front.optimistic and self._dialogue.success):
+        optimistic = self._front.optimistic and self._source is None
+        if not (optimistic and self._dialogue.success):
             self._refuse(refusal)
             return
         # It was told otherwise: a reset is the only honest word left.
@@ -259,6 +271,54 @@ class SocksProtocol(Protocol):
         sift(near, self._dialogue.keep)
         sift(far, self._dialogue.mend)
         front.guests.coupled(self, coupling)
+
+    # ---- datagrams
+
+    def _associate(self, port: int) -> None:
+        front, source = self._front, self._near.getPeer().host
+        self._stage = _Stage.OPENING
+        self._arm(front.limits.reply_timeout, self._no_answer)
+        try:
+            cast(UdpDoor, front.udp).enter(source)
+        except OpenRefused as refusal:
+            code, sentence = refusal.code, refusal.sentence
+            self._refuse(Refuse(self._dialogue.refusal(code, sentence), code, sentence))
+            return
+        self._source = source
+        request = OpenRequest(ANYWHERE, Kind.UDP, exit=front.exit)
+        self._pending = making = maybeDeferred(front.opener.associate, request)
+        making.addCallback(self._associated, port)
+        making.addErrback(self._failed)
+        making.addErrback(self._broke)
+
+    def _associated(self, association: Association, port: int) -> None:
+        if self._stage is not _Stage.OPENING:
+            association.close()
+            return
+        door = cast(UdpDoor, self._front.udp)
+        try:
+            self._relay = UdpRelay(door, self._near, port, association, self._drop)
+        except OpenRefused:
+            association.close()
+            raise
+        self._stage = _Stage.RELAYING
+        self._disarm()
+        self._front.opened += 1
+        self._near.write(bound_reply(self._relay.bound))
+        # Whatever else comes is thrown away; it is the connection's end that counts.
+        self._dialogue.take_early()
+        self._near.bufferSize = self._usual_size
+        self._read_on()
+        if self._eof:
+            self._drop()
+
+    def _end_relay(self) -> None:
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.close()
+        source, self._source = self._source, None
+        if source is not None:
+            cast(UdpDoor, self._front.udp).leave(source)
 
     # ---- ways out
 
@@ -337,6 +397,7 @@ class SocksFactory(Factory):
     @ivar users: asked for every login; C{None} lets everybody in.
     @ivar optimistic: say connected before it is.
     @ivar exit: which exit to ask the opener for.
+    @ivar udp: opens UDP sockets for clients; C{None} where they get none.
     @ivar couple: L{stripetwist.net.relay.couple}, or what stands for it in a test.
     @ivar opened: targets that answered.
     @ivar refused: replies of failure, by reason.
@@ -353,6 +414,7 @@ class SocksFactory(Factory):
     users: Checker | None = None
     optimistic: bool = False
     exit: str = ""
+    udp: UdpDoor | None = None
     couple: Couple = field(default_factory=lambda: cast(Any, relay).couple)
     opened: int = field(default=0, init=False)
     refused: Counter[Code] = field(default_factory=Counter, init=False)

@@ -122,6 +122,8 @@ class UdpExit:
 class _Socket(DatagramProtocol):
     """The socket of one family."""
 
+    noisy = False
+
     def __init__(self, association: "ExitAssociation") -> None:
         self._association = association
 

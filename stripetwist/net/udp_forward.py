@@ -123,6 +123,8 @@ class UdpForward(DatagramProtocol):
     @ivar told: the last refusal in the log, so that none stands there twice in a row.
     """
 
+    noisy = False
+
     log = Logger()
 
     opener: Associator

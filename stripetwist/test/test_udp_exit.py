@@ -113,7 +113,7 @@ class AnywhereTests(UdpExitTestCase):
         self.assertEqual(["0.0.0.0", "::"], [one.host for one in self.sockets])
 
     def test_unasked(self) -> None:
-        """What comes from another port or host than was sent to is dropped (U13)."""
+        """What comes from another port or host than was sent to is dropped."""
         made = self.associate()
         made.send(b"a", PUBLIC)
         for address in (("93.184.216.34", 54), ("93.184.216.35", 53)):
@@ -122,7 +122,7 @@ class AnywhereTests(UdpExitTestCase):
         self.assertEqual(2, self.exit.udp.dropped)
 
     def test_denied(self) -> None:
-        """A target that is not allowed is dropped silently, and counted (U11, U12)."""
+        """A target that is not allowed is dropped silently, and counted."""
         made = self.associate()
         self.names.table["inside.example"] = ["10.0.0.1"]
         for target in ("127.0.0.1", "192.168.1.1", "inside.example"):
@@ -189,7 +189,7 @@ class AnywhereTests(UdpExitTestCase):
         self.assertEqual(2, len(self.sockets[0].sent))
 
     def test_idle(self) -> None:
-        """It ends when nothing came or went for a while (U16)."""
+        """It ends when nothing came or went for a while."""
         made = self.associate()
         self.clock.advance(100)
         made.send(b"a", PUBLIC)
