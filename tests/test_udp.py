@@ -1,13 +1,15 @@
 """Forwarded UDP ports between real processes."""
 
+import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import socks
-from support.ports import LOOPBACK, free_port
+from support.ports import LOOPBACK, free_port, listening
 from support.waiting import wait_until
 from support.workshop import Workshop
 
@@ -109,3 +111,24 @@ def test_associate_ends(workshop: Workshop) -> None:
     assert said[:10] == b"\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01"
     time.sleep(1)
     udp_socket(port).close()
+
+
+def test_iperf3(workshop: Workshop) -> None:
+    """Its control connection over a stream, its datagrams beside it: little is lost."""
+    at, there = free_port(), free_port()
+    server = workshop.server("--allow", "localhost")
+    place = f"{at}={LOOPBACK}:{there}"
+    client = workshop.client(server, f"--forward={place}", f"--udp={place}")
+    client.wait_subflows(6)
+    serving = subprocess.Popen(["iperf3", "-s", "-1", "-p", str(there)], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: there in listening(serving.pid), 10, "iperf3")
+        words = ["iperf3", "-J", "-u", "-b", "10M", "-t", "2", "-l", "1200", "-c", LOOPBACK]
+        said = subprocess.run([*words, "-p", str(at)], capture_output=True, timeout=30).stdout
+    finally:
+        serving.kill()
+        serving.wait()
+    found = json.loads(said)["end"]["sum"]
+    print(f"{found['lost_packets']} of {found['packets']} lost, {found['jitter_ms']:.2f} ms jitter")
+    assert found["packets"] > 1000
+    assert found["lost_percent"] < 2
