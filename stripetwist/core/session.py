@@ -124,6 +124,8 @@ class Session:
         """All that was given to a connection has left this process."""
         if (subflow := self._subflows.alive.get(subflow_id)) is not None:
             subflow.since_drain = 0
+            # What it owes had no room to leave, and so no time to leave by.
+            self._owes_from = min(self._owes_from, subflow.owes_from)
 
     def kernel_says(self, subflow_id: int, view: KernelView, now: float) -> None:
         """What the kernel sees of a connection that C{doubtful} names."""

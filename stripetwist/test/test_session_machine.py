@@ -306,6 +306,17 @@ class ExampleTests(SynchronousTestCase):
         self.assertEqual(a.budget.promised, MIB * 3 // 4)
         self.finish(world)
 
+    def test_what_is_owed_leaves_in_time_once_there_is_room(self) -> None:
+        """An acknowledgement that found no room had no time to leave by either."""
+        world = World(64 * MIB, MIB)
+        for _ in range(3):
+            world.add(1e6, 0.02)
+        world.open(world.end(0))
+        for which, size in ((1, 1500), (0, 0), (1, 100), (1, 70_000), (0, 250_000), (0, 9000)):
+            world.write(0, world.end(which), size)
+        world.advance(0.3)
+        world.check()
+
     def test_a_reset_makes_room_for_others(self) -> None:
         """What one stream held in the store, its end gives to those who wait."""
         for how in ("reset", "stop"):
