@@ -10,7 +10,7 @@ from support.ports import free_port
 from support.targets import Echo
 from support.workshop import Server, Workshop
 
-RESTARTS = 5
+RESTARTS = 10
 NAMES = ("ant", "bee", "ox")
 
 
