@@ -15,7 +15,7 @@ from support.workshop import Workshop
 KIB, MIB = 1 << 10, 1 << 20
 MEMORY = 32 * MIB
 OTHERS = 20
-CYCLES, AT_ONCE = 2000, 20
+CYCLES, AT_ONCE = 10_000, 50
 
 
 def bound(streams: int, subflows: int) -> int:
@@ -67,7 +67,7 @@ def test_cycles_leave_nothing(workshop: Workshop, echo: Echo) -> None:
                     sock.sendall(b"x")
                     assert sock.recv(1) == b"x"
 
-        crowd(one, range(AT_ONCE), 60)
+        crowd(one, range(AT_ONCE), 120)
 
     cycles(200)
     before = {process: most_kept(process, count) for process, count in subflows.items()}
