@@ -69,8 +69,9 @@ class Path:
 
     def keep_address(self, address: Address | None) -> None:
         """All connections of a session lead to one address."""
-        if self._address is None:
+        if self._address is None and address is not None:
             self._address = address
+            self._source = self._source_towards(address)
 
     def find_address(self) -> Deferred[Address]:
         """Where to dial: looked up anew for each session, the same within one."""
@@ -168,7 +169,7 @@ class Path:
         address = next((one for one in addresses if one is not None), None)
         if address is None or self.way.bind:
             return
-        source = sockets.source_towards(str(address), self.way.nic)
+        source = self._source_towards(address)
         before, was_cut_off = self._source, self._is_cut_off
         self._source, self._is_cut_off = source or before, source is None
         has_moved = before not in (None, source)
@@ -179,6 +180,10 @@ class Path:
                 place.dial_now()
             elif has_moved:
                 self.doubt(place)
+
+    def _source_towards(self, address: Address) -> str | None:
+        """Where the kernel would send from by now; C{None} if it cannot, or is told where."""
+        return None if self.way.bind else sockets.source_towards(str(address), self.way.nic)
 
 
 def path_lines(paths: Sequence[Path]) -> list[str]:

@@ -278,6 +278,13 @@ class SourceTests(PathTestCase):
         self.network.run(4)
         self.assertEqual(self.up(dialer), [4, 5, 6])
 
+    def test_moved_at_once(self) -> None:
+        """Just after the session was opened, before anybody has looked around."""
+        dialer, _ = self.connected()
+        self.source = "192.168.1.2"
+        self.network.run(2.5)
+        self.assertEqual(self.up(dialer), [4, 5, 6])
+
     def test_waiting_places_dial_at_once(self) -> None:
         """What failed from the old address need not fail from the new one."""
         dialer, _ = self.connected(redial_alive=100.0)
