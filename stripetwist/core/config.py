@@ -111,10 +111,11 @@ class Limits:
     slow_share: float = 0.05
     slow_rest: float = 5.0
     ping_busy: float = 5.0
-    ping_idle: float = 25.0
+    ping_idle: float = 20.0
+    ping_again: float = 1.0
     ping_grace: float = 1.2
     pings_doubted: int = 2
-    pings_missed: int = 4
+    pings_missed: int = 6
     ack_delay: float = 0.025
     ack_delay_floor: float = 0.005
 

@@ -496,9 +496,17 @@ class Subflow:
         self.owes_from = now
 
     def ping_at(self, in_use: bool) -> float:
-        """When its silence calls for a PING."""
+        """
+        When its silence calls for a PING.
+
+        Soon, where not even the kernel has seen the last one arrive: what forwarded the
+        connection may have forgotten it.
+        """
         limits = self._limits
         interval = limits.ping_busy if in_use else limits.ping_idle
+        in_vain = self.asked_at > max(self.last_heard, self._progress_at)
+        if in_vain and self.pings_missed < limits.pings_doubted:
+            interval = min(interval, max(limits.ping_again, self.stall_after))
         return max(self.last_heard, self.asked_at) + interval
 
     def ping(self, now: float) -> None:

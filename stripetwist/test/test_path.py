@@ -208,7 +208,7 @@ class DoubtTests(PathTestCase):
         self.network.run(1)
         lost = self.network.cables[0]
         lost.silent = True
-        self.network.run(73.5, 0.05)
+        self.network.run(20.5, 0.05)
         self.assertEqual(self.up(dialer), [1, 2, 3])
         self.network.run(2, 0.05)
         self.assertEqual(self.up(dialer), [2, 3, 4])

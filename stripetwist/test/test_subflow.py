@@ -248,18 +248,32 @@ class SubflowTests(SynchronousTestCase):
         self.assertIs(self.subflow.state, State.DRAINING)
 
     def test_silence_is_pinged(self) -> None:
-        """5 s in use, 25 s idle, since it was last heard or asked."""
+        """5 s in use, 20 s idle, since it was last heard; soon if not even that PING arrives."""
         self.assertEqual(self.subflow.ping_at(True), 105.0)
-        self.assertEqual(self.subflow.ping_at(False), 125.0)
+        self.assertEqual(self.subflow.ping_at(False), 120.0)
         self.hear(frames.pack(frames.ACK), 103.0)
         self.assertEqual(self.subflow.ping_at(True), 108.0)
         self.subflow.ping(108.0)
-        self.assertEqual(self.subflow.ping_at(True), 113.0)
+        self.assertEqual(self.subflow.ping_at(True), 109.0)
         self.assertEqual(self.subflow.pings_missed, 0)
-        self.subflow.ping(113.0)
+        self.subflow.ping(109.0)
         self.assertEqual(self.subflow.pings_missed, 1)
-        self.hear(frames.pack(frames.PONG), 114.0)
+        self.hear(frames.pack(frames.PONG), 110.0)
         self.assertEqual(self.subflow.pings_missed, 0)
+
+    def test_a_ping_that_arrives_may_wait_for_its_answer(self) -> None:
+        """The peer's kernel has it, the peer is busy or stopped: another connection helps not."""
+        self.subflow.ping(105.0)
+        self.assertEqual(self.subflow.ping_at(True), 106.0)
+        self.subflow.kernel_says(KernelView(acked=100, acked_ago=0.9), 106.0)
+        self.assertEqual(self.subflow.ping_at(True), 110.0)
+
+    def test_silence_is_not_asked_soon_for_ever(self) -> None:
+        """After two there will be a substitute."""
+        for second in (105, 106, 107):
+            self.assertEqual(self.subflow.ping_at(True), second)
+            self.subflow.ping(float(second))
+        self.assertEqual(self.subflow.ping_at(True), 112.0)
 
     def test_a_ping_that_cannot_leave_is_missed(self) -> None:
         """A connection that takes nothing more must not live for ever."""
@@ -393,8 +407,8 @@ class SubflowsTests(SynchronousTestCase):
             self.subflows.judge(deadline, 0.0, True), [events.SubflowDead(1, "no progress")]
         )
 
-    def test_four_missed_pings_are_enough(self) -> None:
-        """An idle subflow that does not answer is doubted after two, and dead after four."""
+    def test_six_missed_pings_are_enough(self) -> None:
+        """An idle subflow that does not answer is doubted after two, and dead after six."""
         now = 100.0
         found: list[tuple[float, object]] = []
         while len(found) < 2 and now < 300:
@@ -403,7 +417,7 @@ class SubflowsTests(SynchronousTestCase):
                 subflow.heard(now, False)
             found += [(now, one) for one in self.subflows.judge(now, 0.0, False)]
         doubted, dead = events.SubflowDoubted(1), events.SubflowDead(1, "no answer to pings")
-        self.assertEqual(found, [(175.0, doubted), (225.0, dead)])
+        self.assertEqual(found, [(122.0, doubted), (202.0, dead)])
 
     def test_the_last_word_strikes_out_what_arrived(self) -> None:
         """Only the rest goes again."""
