@@ -39,14 +39,14 @@ def listener(port: int = 0, backlog: int = 1024) -> socket.socket:
 def listening(pid: int) -> set[int]:
     """The TCP ports that a process listens on."""
     own = _sockets_of(pid)
-    return {port for inode, port in _listeners() if inode in own}
+    return {port for inode, port in _listeners(pid) if inode in own}
 
 
-def _listeners() -> list[tuple[str, int]]:
+def _listeners(pid: int) -> list[tuple[str, int]]:
     found = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for table in ("tcp", "tcp6"):
         try:
-            with open(table) as lines:
+            with open(f"/proc/{pid}/net/{table}") as lines:
                 rows = [line.split() for line in lines][1:]
         except OSError:
             continue

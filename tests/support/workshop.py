@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.places import Place
+
 from support.ports import LOOPBACK, free_port
 from support.processes import Process
 from support.programs import plain_environment, run
@@ -108,14 +110,26 @@ class Workshop:
         self._made = 0
 
     def server(
-        self, *options: str, port: int = 0, state: Path | None = None, style: str = "twistd"
+        self,
+        *options: str,
+        port: int = 0,
+        state: Path | None = None,
+        style: str = "twistd",
+        place: Place | None = None,
+        host: str = LOOPBACK,
     ) -> Server:
-        """Start a server on loopback and wait until it listens."""
+        """
+        Start a server and wait until it listens.
+
+        @param place: where it runs, if not here.
+        @param host: its address there.
+        """
         port = port or free_port()
         state = state or self._new_folder("server-state")
-        address = f"{LOOPBACK}:{port}"
+        address = f"{host}:{port}"
         fixed = ("--listen", address, "--advertise", address, "--state", str(state))
-        server = self._start(Server, STYLES[style]("server") + [*fixed, *options])
+        command = _inside(place, STYLES[style]("server") + [*fixed, *options])
+        server = self._start(Server, command)
         server.port, server.state, server.options = port, state, options
         server.wait_line(rf"\blistens\b.*\b{port}\b")
         server.wait_listening(port)
@@ -155,12 +169,18 @@ class Workshop:
         return client
 
     def agent(
-        self, link: str, *options: str, state: Path | None = None, style: str = "twistd"
+        self,
+        link: str,
+        *options: str,
+        state: Path | None = None,
+        style: str = "twistd",
+        place: Place | None = None,
     ) -> Agent:
-        """Start an agent with that link; it need not find a server."""
+        """Start an agent with that link, here or in another place; it need not find a server."""
         state = state or self._new_folder("agent-state")
         fixed = ("--server", str(self.link_file(link)), "--state", str(state))
-        agent = self._start(Agent, STYLES[style]("agent") + [*fixed, *options])
+        command = _inside(place, STYLES[style]("agent") + [*fixed, *options])
+        agent = self._start(Agent, command)
         agent.state, agent.options = state, options
         return agent
 
@@ -248,6 +268,10 @@ class Workshop:
         for file in state.rglob("keys.toml"):
             for secret in re.findall(r'secret2?\s*=\s*"([^"]+)"', file.read_text()):
                 self.secret(secret)
+
+
+def _inside(place: Place | None, command: list[str]) -> list[str]:
+    return command if place is None else place.inside(command)
 
 
 def hang_up(process: Process) -> None:
