@@ -11,6 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from bench.links import compile_emulator
+from support.places import need_namespaces
+from support.programs import program
 from support.relay import Relay
 from support.targets import Echo
 from support.workshop import Client, Pair, Workshop
@@ -64,6 +67,16 @@ def relay() -> Iterator[Callable[[int], Relay]]:
     """Makes fault relays in front of a server's port."""
     with ExitStack() as stack:
         yield lambda port: stack.enter_context(Relay(port))
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The link emulator, where there can be links."""
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("there is no /dev/net/tun")
+    need_namespaces()
+    program("cc", "gcc libc6-dev")
+    return compile_emulator(tmp_path_factory.mktemp("emulator"))
 
 
 @pytest.fixture

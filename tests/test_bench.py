@@ -19,27 +19,15 @@ from pathlib import Path
 
 import pytest
 from bench import flows, usage
-from bench.links import Lab, Line, compile_emulator
+from bench.links import Lab, Line
 from bench.places import Place
-from support.programs import plain_environment, program, run
+from support.programs import plain_environment, run
 from support.waiting import wait_until
 
 BENCH = Path(__file__).with_name("bench")
 TOP = BENCH.parents[1]
 CLONE_NEWNET = 0x40000000
 MBIT = 1e6
-
-
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The link emulator, where there can be links."""
-    if not Path("/dev/net/tun").exists():
-        pytest.skip("there is no /dev/net/tun")
-    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("network namespaces need root, and a container that lets it make them")
-    program("ip", "iproute2")
-    program("cc", "gcc libc6-dev")
-    return compile_emulator(tmp_path_factory.mktemp("emulator"))
 
 
 # ---- the command
