@@ -158,26 +158,18 @@ def _start_ssh(peer: Peer, lab: Lab, folder: Path) -> Running:
 
 def _start_stripetwist(peer: Peer, lab: Lab, folder: Path) -> Running:
     """All links, the subflows spread over them."""
-    fixed = ["--congestion", lab.near.congestion, "--state"]
-    command = [sys.executable, "-c", "from stripetwist.cli import main; main()"]
-    server_command = [*command, "server", *fixed, str(folder / "far"), "--allow", "all"]
-    server_command += ["--listen", str(SERVER_PORT)]
-    server_command += ["--advertise", f"{lab.far_address()}:{SERVER_PORT}"]
-    server = _launch(lab, "server", server_command, folder)
-    _wait_listening(server, SERVER_PORT, folder / "server.log")
-    link = folder / "far" / "server" / "client.link"
-    client_command = [*command, "client", *fixed, str(folder / "near"), "--server", str(link)]
-    client_command += ["--socks", str(PROXY_PORT), "--subflows", peer.subflows]
-    client_command += ["--prewarm", peer.prewarm]
+    server = _start_our_server(lab, folder, "--allow", "all")
+    words = ["--socks", str(PROXY_PORT), "--subflows", peer.subflows]
+    words += ["--prewarm", peer.prewarm]
     for number in range(len(lab.lines) if len(lab.lines) > 1 else 0):
         way = f"tcp://{lab.far_address(number)}:{SERVER_PORT},bind={lab.near_address(number)}"
-        client_command += ["--path", way]
+        words += ["--path", way]
     udp = None
     if peer.udp_copies:
         udp = ("127.0.0.1", NEAR_UDP_PORT)
-        client_command += ["--udp", f"{NEAR_UDP_PORT}={lab.far_address()}:{UDP_PORT}"]
-        client_command += ["--udp-copies", str(peer.udp_copies)]
-    client = _launch(lab, "client", client_command, folder)
+        words += ["--udp", f"{NEAR_UDP_PORT}={lab.far_address()}:{UDP_PORT}"]
+        words += ["--udp-copies", str(peer.udp_copies)]
+    client = _launch(lab, "client", [*_ours(lab, folder, "client"), *words], folder)
     proxy = ("127.0.0.1", PROXY_PORT)
     return Running(proxy, udp, processes={"client": client, "server": server})
 
@@ -195,6 +187,31 @@ def _start_tunnel(peer: Peer, lab: Lab, folder: Path) -> Running:
     client = _launch(lab, "client", [*command, "near", str(NEAR_UDP_PORT), *ways], folder)
     udp = ("127.0.0.1", NEAR_UDP_PORT)
     return Running(udp=udp, processes={"client": client, "server": server})
+
+
+def _start_agent(peer: Peer, lab: Lab, folder: Path) -> Running:
+    """At the near end, for a proxy port at the far end; a byte goes over the link and back."""
+    proxy = (lab.far_address(), PROXY_PORT)
+    words = ["--socks", f"{proxy[0]}:{proxy[1]}", "--from", f"{lab.near_address()}/32"]
+    server = _start_our_server(lab, folder, *words, "--exit", "any")
+    words = ["--allow", "all", "--subflows", peer.subflows]
+    agent = _launch(lab, "client", [*_ours(lab, folder, "agent"), *words], folder)
+    return Running(proxy, processes={"client": agent, "server": server})
+
+
+def _start_our_server(lab: Lab, folder: Path, *words: str) -> Process:
+    where = ["--listen", str(SERVER_PORT), "--advertise", f"{lab.far_address()}:{SERVER_PORT}"]
+    server = _launch(lab, "server", [*_ours(lab, folder, "server"), *where, *words], folder)
+    _wait_listening(server, SERVER_PORT, folder / "server.log")
+    return server
+
+
+def _ours(lab: Lab, folder: Path, role: str) -> list[str]:
+    """The beginning of a command line."""
+    command = [sys.executable, "-c", "from stripetwist.cli import main; main()", role]
+    command += ["--congestion", lab.near.congestion, "--state", str(folder / role)]
+    link = folder / "server" / "server" / f"{role}.link"
+    return command if role == "server" else [*command, "--server", str(link)]
 
 
 def _launch(lab: Lab, role: str, command: list[str], folder: Path) -> Process:
@@ -238,6 +255,7 @@ PEERS = {
             ),
         ),
         Peer("stripetwist", _start_stripetwist, subflows="1"),
+        Peer("agent", _start_agent, subflows="1"),
         Peer("stripetwist --udp", _start_stripetwist, subflows="1", udp_copies=1),
         Peer("stripetwist --udp-copies 2", _start_stripetwist, subflows="1", udp_copies=2),
         Peer("tunnel", _start_tunnel),

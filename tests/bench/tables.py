@@ -12,7 +12,7 @@ KIB, MIB = 1 << 10, 1 << 20
 HOLE = 10.0
 AFTER = 2.0
 AT_ONCE = 64
-WATCH = 120.0
+WATCH = 240.0
 DAY = 86400.0
 NEVER = float("inf")
 # What a datagram of WireGuard's takes.
@@ -362,7 +362,7 @@ TABLES = {
     "rest": Table(
         "bytes on the link in a day without a stream",
         (Case("P1", (P1,)),),
-        ("ssh", "stripetwist"),
+        ("ssh", "stripetwist", "agent"),
         measure_rest,
         (("daily", "MB a day"),),
         "daily",
