@@ -1,6 +1,7 @@
 """An agent behind NAT, whose address changes or whose way through is forgotten."""
 
 import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -205,6 +206,23 @@ def test_forgotten_in_use(town: Town, workshop: Workshop, target: Exchange) -> N
     assert min(dropped(town)) > 0
     assert (flow.end, flow.size) == ("whole", 10 * TALK)
     assert flow.longest_gap < SOON
+
+
+def test_a_server_that_ends_in_the_dark(town: Town, workshop: Workshop, target: Exchange) -> None:
+    """What the agent has not acknowledged keeps it no longer than a second TERM."""
+    life = live(workshop, town, "--prewarm", "off")
+    with life.dial(target) as sock:
+        ask_exchange(sock, down=2, size=1000)
+        assert receive(sock, 2).size == 1000
+        forget(life)
+    life.server.wait_streams(1)
+    for _ in range(2):
+        life.server.signal(signal.SIGTERM)
+        time.sleep(1)
+    began = time.monotonic()
+    life.server.wait(20)
+    print(f"ended after {time.monotonic() - began:.2f} s")
+    assert min(dropped(town)) > 0
 
 
 def test_forgotten_in_silence(town: Town, workshop: Workshop, target: Exchange) -> None:

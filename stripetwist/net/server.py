@@ -220,7 +220,7 @@ class Server(MultiService):
         ports = [maybeDeferred(port.stopListening) for port in self._ports]
         closed: Deferred[Any] = gatherResults(ports, consumeErrors=True)
         closed.addErrback(lambda failure: self.log.failure("a port did not close", failure))
-        closed.addCallback(lambda _: self.fronts.stop())
-        closed.addCallback(lambda _: self.acceptor.stop())
+        # A front may wait for a stream that only the end of its session ends.
+        closed.addCallback(lambda _: gatherResults([self.fronts.stop(), self.acceptor.stop()]))
         closed.addCallback(lambda _: maybeDeferred(MultiService.stopService, self))
         return closed.addCallback(lambda _: None)

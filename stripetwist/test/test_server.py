@@ -404,6 +404,19 @@ class StopTests(ServerTestCase):
         self.assertEqual(self.server.acceptor.door.sessions, {})
         self.assertEqual(len(self.flushLoggedErrors()), 1)
 
+    def test_a_front_that_waits_for_a_stream(self) -> None:
+        """It may be one that ends with its session only: that is ended meanwhile."""
+        self.up()
+        waiting: Deferred[None] = Deferred()
+        self.patch(self.server.fronts, "stop", lambda: waiting)
+        stopping = self.server.stopService()
+        self.network.run(0.2)
+        self.assertEqual(self.server.acceptor.door.sessions, {})
+        self.assertNoResult(stopping)
+        waiting.callback(None)
+        self.successResultOf(stopping)
+        self.running = False
+
     def test_never_started(self) -> None:
         """A server that was made but not started can be stopped."""
         server = self.make()
