@@ -95,8 +95,10 @@ class TestTargets:
         """Both streams are verified, and both sides see a clean end."""
         with Exchange() as target, direct(target.port) as sock:
             ask_exchange(sock, up=1, down=2, size=3 * MIB)
-            threading.Thread(target=lambda: send(sock, 1, MIB)).start()
+            sender = threading.Thread(target=lambda: send(sock, 1, MIB))
+            sender.start()
             flow = receive(sock, 2, 3 * MIB)
+            sender.join()
             sock.shutdown(socket.SHUT_WR)
             assert (flow.size, how_it_ends(sock)) == (3 * MIB, "whole")
             assert target.wait_end(1) == "whole"
