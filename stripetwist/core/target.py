@@ -151,6 +151,8 @@ class OpenRequest:
     @ivar key_id: the key of the peer that asks; empty for a local user.
     @ivar bind: of an association, where its far end is to be bound; C{None} for anywhere.
     @ivar copies: of an association, on how many paths each datagram is to travel.
+    @ivar at_once: whether a session is to give its stream before the answer, so that bytes go
+        with the question; a refusal then breaks it.  Nobody else heeds it.
     """
 
     target: Target
@@ -159,3 +161,4 @@ class OpenRequest:
     key_id: str = ""
     bind: Target | None = None
     copies: int = 1
+    at_once: bool = False

@@ -210,11 +210,12 @@ class SocksProtocol(Protocol):
         self._stage = _Stage.OPENING
         self._arm(front.limits.reply_timeout, self._no_answer)
         self._log.debug("open {target}", target=str(target))
-        if front.optimistic:
+        # A page's answer begins with the target's own words: there nothing can be said ahead.
+        at_once = front.optimistic and bool(self._dialogue.success)
+        if at_once:
             self._near.write(self._dialogue.success)
-        self._pending = dial = maybeDeferred(
-            front.opener.open, OpenRequest(target, exit=front.exit)
-        )
+        request = OpenRequest(target, exit=front.exit, at_once=at_once)
+        self._pending = dial = maybeDeferred(front.opener.open, request)
         dial.addCallbacks(self._opened, self._failed)
         dial.addErrback(self._broke)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime, ITransport
+from twisted.logger import Logger
 
 from stripetwist.core import events
 from stripetwist.core.errors import Code, OpenRefused
@@ -33,6 +34,8 @@ class SessionStreams:
     @ivar opening: whose the latter are.
     @ivar associations: the streams that carry datagrams; for these nobody waits at the end.
     """
+
+    log = Logger()
 
     def __init__(
         self, session: Session, clock: IReactorTime, turn: Callable[[], None], label: str
@@ -74,6 +77,8 @@ class SessionStreams:
         self._opening[stream_id] = opening
         self.held.add(stream_id, request.key_id)
         self.opening.add(stream_id, request.key_id)
+        if request.at_once:
+            self._opening.pop(stream_id).callback(self._parked(stream_id))
         self._turn()
         return opening
 
@@ -192,6 +197,7 @@ class SessionStreams:
                     self.associations.accepted(stream_id)
             case events.StreamRefused(stream_id, code, sentence):
                 self._refused(stream_id, code, sentence)
+                self._refused_late(stream_id, code, sentence)
             case _:
                 return False
         return True
@@ -209,6 +215,12 @@ class SessionStreams:
             opening.errback(refusal)
         else:
             self.associations.refused(stream_id, refusal)
+
+    def _refused_late(self, stream_id: int, code: Code, sentence: str) -> None:
+        """Whoever asked has been given its stream already."""
+        if (transport := self._transports.pop(stream_id, None)) is not None:
+            self.log.info("refused: {sentence}", sentence=sentence)
+            transport.lost(code)
 
     def _lost(self, stream_id: int, code: Code | None) -> None:
         if self._serving is not None:

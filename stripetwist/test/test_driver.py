@@ -281,6 +281,30 @@ class OpenTests(DriverTestCase):
         transport: Any = self.successResultOf(opening)
         self.assertIsInstance(transport.protocol, Parked)
 
+    def test_given_before_the_answer(self) -> None:
+        """What is written goes with the question; the target gets it once it is there."""
+        transport: Any = self.successResultOf(self.near.open(replace(WEB, at_once=True)))
+        transport.write(b"hello")
+        transport.loseWriteConnection()
+        self.run_for(Wire.delay / 2)
+        self.assertIn(b"hello", b"".join(near.sent for near, _ in self.wires))
+        self.run_for(0.05)
+        target = parked(self.clock)
+        self.exit.answers[0].callback(target)
+        self.run_for()
+        self.assertEqual(target.drain(), b"hello")
+
+    def test_given_and_then_refused(self) -> None:
+        """The stream breaks; the log says why."""
+        transport: Any = self.successResultOf(self.near.open(replace(WEB, at_once=True)))
+        with capturedLogs() as logs:
+            self.run_for(0.05)
+            self.exit.answers[0].errback(OpenRefused(Code.DNS_FAIL, "no such name; check it"))
+            self.run_for()
+        self.assertIsInstance(transport.protocol.lost.value, StreamReset)
+        self.assertIn("refused: no such name; check it", [formatEvent(one) for one in logs])
+        self.assertTrue(self.near.is_idle and self.far.is_idle)
+
     def test_answered_at_once(self) -> None:
         """An opener that has its answer ready is as good."""
         self.exit.at_once = parked(self.clock)
