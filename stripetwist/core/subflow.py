@@ -161,6 +161,15 @@ class Subflow:
         return self.rtt.smoothed if self.rtt.smoothed is not None else 1.0
 
     @property
+    def batch_latency(self) -> float:
+        """The same of a batch: one that TCP's window has no room for takes a round trip more."""
+        latency, flight = self.latency, self.ledger.in_flight
+        # Asked often, and mostly there is no need to know the window.
+        if flight == 0 or flight + self.batch <= self.window:
+            return latency
+        return 2 * latency
+
+    @property
     def window(self) -> float:
         """About what it has under way when it is busy: what TCP starts with, and has grown to."""
         grown = max(0, self.ledger.acked - self.cold_from)

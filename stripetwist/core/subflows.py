@@ -152,14 +152,12 @@ class Subflows:
         @param routed: those for which there are datagrams.
         """
         outbox, ahead = self._outbox, self._limits.control_ahead
-        subflows = list(self.alive.values())
+        subflows = [s for s in self.alive.values() if s.since_drain < ahead]
         control, data = outbox.has_control, outbox.has_data
-        if control or data:
-            subflows.sort(key=_latency)
+        if (control or data) and len(subflows) > 1:
+            subflows.sort(key=_batch_latency)
         padding = self._warmth.padding
         for s in subflows:
-            if s.since_drain >= ahead:
-                continue
             pads = s.since_drain == 0 and s.subflow_id in padding
             takes = s.since_drain == 0 and data and self.takes_data(s)
             told = s.subflow_id in routed and self.datagram_room(s) > 0
@@ -377,5 +375,5 @@ def _is_faster(subflow: Subflow, rtt: float) -> bool:
     return least is not None and least * _LONGER < rtt
 
 
-def _latency(subflow: Subflow) -> float:
-    return subflow.latency
+def _batch_latency(subflow: Subflow) -> float:
+    return subflow.batch_latency

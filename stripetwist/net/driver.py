@@ -153,7 +153,6 @@ class SessionDriver:
         """A connection has given all it had to the kernel."""
         self.session.drained(subflow_id)
         if not self._turning:
-            self._poll_one(subflow_id, self._clock.seconds())
             self.turn()
 
     def drain(self, subflow_id: int) -> None:

@@ -86,6 +86,20 @@ class UnevenTests(EngineCase):
                 both = self.seconds(size, better, other, cold=True)
                 self.assertLess(both, 1.01 * share * alone)
 
+    def test_many_cold_ones(self) -> None:
+        """A page that fits into the windows of all takes no round trip more on a few of them."""
+        pair = Pair(LIMITS)
+        pair.add_many(32, 12.5e6, 0.05)
+        stream_id = self.opened(pair)
+        for there, _ in pair.subflows.values():
+            there.window, there.slice = INITIAL_WINDOW, 1448
+        before, data = pair.heap.now, pattern(256 * KIB)
+        for at in range(0, len(data), 16 * KIB):
+            pair.a.write(stream_id, data[at : at + 16 * KIB])
+            pair.run(0.0003)
+        pair.run_while(lambda: len(pair.b.streams[stream_id].got) < len(data))
+        self.assertLess(pair.heap.now - before, 0.06)
+
     def test_one_that_stalls(self) -> None:
         """What it had on it comes late by the time that it takes to doubt its three subflows."""
         for better, other, size in (
