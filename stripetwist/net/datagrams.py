@@ -10,6 +10,7 @@ from stripetwist.core.events import DatagramArrived
 from stripetwist.core.session import Session
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.net.association import Association, Receiver
+from stripetwist.net.tally import Tally
 
 _READ = 64 * 1024
 
@@ -55,7 +56,19 @@ class SessionAssociations:
     After anything that makes the session send it has the driver take its turn.
     """
 
-    def __init__(self, session: Session, clock: IReactorTime, turn: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        clock: IReactorTime,
+        turn: Callable[[], None],
+        held: Tally,
+        opening: Tally,
+    ) -> None:
+        """
+        @param held: whose the streams are that we have opened, or are opening.
+        @param opening: whose the latter are.
+        """
+        self._held, self._opened = held, opening
         self._session = session
         self._clock = clock
         self._turn = turn
@@ -82,11 +95,15 @@ class SessionAssociations:
             return fail(refused)
         opening: Deferred[Association] = Deferred(lambda _: self._cancel(stream_id))
         self._opening[stream_id] = opening
+        self._held.add(stream_id, request.key_id)
+        self._opened.add(stream_id, request.key_id)
         self._turn()
         return opening
 
     def _cancel(self, stream_id: int) -> None:
         self._opening.pop(stream_id, None)
+        self._held.discard(stream_id)
+        self._opened.discard(stream_id)
         self._session.reset(stream_id, Code.CANCELLED)
         self._turn()
 

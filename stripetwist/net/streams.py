@@ -42,7 +42,7 @@ class SessionStreams:
     ) -> None:
         self.label = label
         self.held, self.opening = Tally(), Tally()
-        self.associations = SessionAssociations(session, clock, turn)
+        self.associations = SessionAssociations(session, clock, turn, self.held, self.opening)
         self._session = session
         self._turn = turn
         self._transports: dict[int, StreamTransport] = {}

@@ -1,5 +1,6 @@
 """L{stripetwist.net.datagrams}: associations through two drivers, and what serves them."""
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -38,9 +39,9 @@ class AssociationCase(DriverTestCase):
         self.bound = Bound()
         self.far.serve(self.bound, "laptop")
 
-    def associated(self) -> tuple[Any, Far, Ear]:
+    def associated(self, request: OpenRequest = ANY) -> tuple[Any, Any, Ear]:
         """One that is there: our end, the exit's, and who listens to ours."""
-        opening = self.near.associate(ANY)
+        opening = self.near.associate(request)
         self.run_for(0.05)
         far, ear = Far(), Ear()
         self.bound.bindings.pop().callback(far)
@@ -100,6 +101,27 @@ class AssociationTests(AssociationCase):
         self.assertEqual((ear.lost, far.closed), ([Code.SESSION_LOST], 1))
         self.failureResultOf(waiting, OpenRefused)
         self.failureResultOf(self.near.associate(ANY), OpenRefused)
+
+    def test_shares(self) -> None:
+        """A key's associations count among its streams, from the question to their end."""
+        held, asked = self.near._streams.held, replace(ANY, key_id="desk")
+        made = [self.associated(asked) for _ in range(4)]
+        openings = [self.near.associate(asked) for _ in range(2)]
+        self.assertEqual({"desk": 6}, held._counts)
+        self.assertEqual([False, True], [held.has_room(key, 11) for key in ("desk", "other")])
+        self.run_for(0.05)
+        openings[0].cancel()
+        self.bound.bindings[1].errback(OpenRefused(Code.NOT_ALLOWED, "no"))
+        self.run_for(0.05)
+        for opening, why in zip(openings, (CancelledError, OpenRefused), strict=True):
+            self.failureResultOf(opening, why)
+        self.assertEqual(({"desk": 4}, {}), (held._counts, self.near._streams.opening._counts))
+        for near, _, _ in made[:2]:
+            near.close()
+        for _, far, _ in made[2:]:
+            far.receiver.association_lost(None)
+        self.run_for(0.2)
+        self.assertEqual({}, held._counts)
 
     def test_refused(self) -> None:
         """With the sentence of the exit."""
