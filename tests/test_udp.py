@@ -96,6 +96,8 @@ def test_associate(workshop: Workshop) -> None:
 
             for host, size in ((LOOPBACK, 0), ("localhost", 40), (LOOPBACK, 9000)):
                 wait_until(lambda h=host, s=size: answered_there(h, s), 20, "an answer")
+        for words in ("(UDP)", "UDP Port", "UdpRelay", "ExitAssociation", "_Socket"):
+            assert words not in client.log + server.log
 
 
 def test_associate_ends(workshop: Workshop) -> None:
