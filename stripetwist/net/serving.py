@@ -72,8 +72,7 @@ class Serving:
         reach: Callable[[OpenRequest], Deferred[Any]] = self._opener.open
         reached = self._reached
         if request.kind is Kind.UDP:
-            reach = getattr(self._opener, "associate", _no_datagrams)
-            reached = self._associated
+            reach, reached = self._opener.associate, self._associated
         self._reaching[stream_id] = reaching = maybeDeferred(reach, own)
         reaching.addCallback(reached, stream_id)
         reaching.addErrback(self._not_reached, stream_id)
@@ -121,7 +120,3 @@ class Serving:
         """The session is over: no target is wanted any more."""
         for stream_id in list(self._reaching):
             self.lost(stream_id)
-
-
-def _no_datagrams(request: OpenRequest) -> Deferred[Association]:
-    raise OpenRefused(Code.BAD_KIND, "no datagrams are carried from there")
