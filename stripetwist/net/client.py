@@ -80,7 +80,9 @@ class Client(MultiService):
             dialer.setServiceParent(self)
         self.opener = Witness(SessionOpener(Servers(self.dialers).when_up))
         self._fronts = Fronts(reactor)
-        self._udp: list[tuple[Any, UdpForward]] = []
+        self._udp: list[UdpForward] = []
+        self._udp_ports: list[Any] = []
+        self._closing_udp: list[Deferred[Any]] = []
         self._lines: list[str] = []
         self._told: set[Dialer] = set()
         self._telling: dict[Dialer, IDelayedCall] = {}
@@ -105,14 +107,15 @@ class Client(MultiService):
         @raise StartupError: it is taken, or not for us.
         """
         port = listen_udp(self._reactor, address, front, "--udp")
-        self._udp.append((port, front))
+        self._udp.append(front)
+        self._udp_ports.append(port)
         where = place_of(address, port)
         self._lines.append(f"  udp         {where} leads to {front.request.target}")
 
     def startService(self) -> None:
         """Dial, and ask for what forwarded UDP ports need."""
         super().startService()
-        for _, front in self._udp:
+        for front in self._udp:
             front.start()
 
     # ---- what the user reads
@@ -189,8 +192,9 @@ class Client(MultiService):
     # ---- while it runs
 
     def leave(self) -> None:
-        """Take no new connections; let streams finish."""
+        """Take no new connections and no datagrams; let streams finish."""
         self._fronts.leave()
+        self._closing_udp += self._close_udp()
 
     def is_idle(self) -> bool:
         """Whether no stream is carried, and what was has left for the local programs."""
@@ -226,19 +230,23 @@ class Client(MultiService):
     def _udp_counters(self) -> dict[str, object]:
         if not self._udp:
             return {}
-        fronts = [front for _, front in self._udp]
         return {
-            "udp_forward_opened": sum(front.opened for front in fronts),
-            "udp_forward_dropped": sum(front.dropped for front in fronts),
+            "udp_forward_opened": sum(front.opened for front in self._udp),
+            "udp_forward_dropped": sum(front.dropped for front in self._udp),
         }
+
+    def _close_udp(self) -> list[Deferred[Any]]:
+        """Close the forwarded UDP ports; each fires when one is gone."""
+        for front in self._udp:
+            front.stop()
+        ports, self._udp_ports = self._udp_ports, []
+        return [maybeDeferred(port.stopListening) for port in ports]
 
     def stopService(self) -> Deferred[None]:
         """End everything; fires when the last connection is gone."""
         for dialer in self.dialers:
             self._not_yet(dialer)
-        for _, front in self._udp:
-            front.stop()
-        closing = [maybeDeferred(port.stopListening) for port, _ in self._udp]
+        closing = [*self._closing_udp, *self._close_udp()]
         closing += [self._fronts.stop(), maybeDeferred(MultiService.stopService, self)]
         self._resolver.stop()
         return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)

@@ -81,6 +81,7 @@ class Fronts:
             found["socks_refused"] = _refused(proxies)
             found["socks_wrong_protocol"] = sum(front.wrong_protocol for front in proxies)
             found["socks_timed_out"] = sum(front.timed_out for front in proxies)
+            found["socks_udp_dropped"] = sum(one.udp.dropped for one in proxies if one.udp)
             found["socks_turned_away"] = sum(guests.turned_away for guests in self._guests())
         if forwards:
             found["forward_opened"] = sum(front.opened for front in forwards)
