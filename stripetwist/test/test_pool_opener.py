@@ -6,8 +6,9 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.pool import Selector
-from stripetwist.core.target import OpenRequest
+from stripetwist.core.target import ANYWHERE, Kind, OpenRequest
 from stripetwist.net.pool import Pool
+from stripetwist.test.associations import Far
 from stripetwist.test.pool_case import LIMITS, WEB, FakeWorker, PoolCase
 
 
@@ -280,3 +281,51 @@ class SilentTests(PoolOpenerCase):
         self.assertEqual(self.asked(), ["attic"])
         slow.cancel()
         self.failureResultOf(slow, CancelledError)
+
+
+class AssociationTests(PoolOpenerCase):
+    """Datagrams through one of several agents."""
+
+    def associate(self, pool: Pool | None = None) -> "Deferred[Any]":
+        """Ask for an association."""
+        request = OpenRequest(ANYWHERE, Kind.UDP, exit="any", key_id="desk")
+        return (pool or self.pool).associate(request)
+
+    def test_made(self) -> None:
+        """By the next one, or by another if that one refuses or dies."""
+        opening = self.associate()
+        self.attic.refuse(Code.NOT_ALLOWED)
+        self.barn.die()
+        self.assertEqual(["cellar"], self.asked())
+        self.assert_reached(opening, self.cellar)
+        self.assertEqual([OpenRequest(ANYWHERE, Kind.UDP, key_id="desk")], self.cellar.requests)
+
+    def test_refused_by_all(self) -> None:
+        """The last reason is told."""
+        opening = self.associate()
+        for worker in self.workers:
+            worker.refuse(Code.NOT_ALLOWED, f"not from the {worker.name}")
+        self.assertEqual("not from the cellar", self.refusal(opening, Code.NOT_ALLOWED))
+
+    def test_fallback(self) -> None:
+        """It makes one where there is no agent."""
+        self.workers.clear()
+        opening = self.associate(self.make(fallback=self.direct))
+        self.assert_reached(opening, self.direct)
+
+    def test_too_late(self) -> None:
+        """What an agent makes that was left for another is closed, and nobody gets it."""
+        opening = self.associate()
+        self.attic.is_able = False
+        self.clock.advance(LIMITS.agent_look)
+        self.assert_reached(opening, self.barn)
+        late = Far()
+        self.attic.opens[-1].callback(late)
+        self.assertEqual(1, late.closed)
+
+    def test_cancelled(self) -> None:
+        """So is the question."""
+        opening = self.associate()
+        opening.cancel()
+        self.failureResultOf(opening, CancelledError)
+        self.assertEqual(1, self.attic.cancelled)

@@ -6,7 +6,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from stripetwist.core.errors import Code
-from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
 from stripetwist.net.keyfile import Key
 from stripetwist.net.router import Router
 from stripetwist.test.pool_case import LIMITS, WEB, FakeWorker, PoolCase
@@ -113,3 +113,18 @@ class RouterTests(PoolCase):
         self.refusal(self.open("any"), Code.NO_WORKER)
         opening = self.open("any", "")
         self.assert_reached(opening, self.direct)
+
+    def associate(self, exit_name: str, key_id: str = "desk") -> "Deferred[Any]":
+        """A peer asks for an association."""
+        asked = OpenRequest(ANYWHERE, Kind.UDP, exit=exit_name, key_id=key_id)
+        return self.router.associate(asked)
+
+    def test_datagrams(self) -> None:
+        """They go the way of streams: by the exit, and as far as the key may use it."""
+        for name, way in (("", self.direct), ("barn", self.barn), ("any", self.attic)):
+            opening = self.associate(name)
+            self.assert_reached(opening, way)
+        self.refusal(self.associate("garage"), Code.NO_WORKER)
+        for name in ("", "barn"):
+            self.refusal(self.associate(name, "guest"), Code.NOT_ALLOWED)
+        self.refusal(self.associate("", "revoked"), Code.NOT_ALLOWED)
