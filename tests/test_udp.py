@@ -3,54 +3,14 @@
 import json
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import socks
+from support.datagrams import answered, udp_echo, udp_socket
 from support.ports import LOOPBACK, free_port, listening
+from support.programs import program
 from support.waiting import wait_until
 from support.workshop import Workshop
-
-
-def udp_socket(port: int = 0) -> socket.socket:
-    """A socket of a program."""
-    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    made.bind((LOOPBACK, port))
-    made.settimeout(0.5)
-    return made
-
-
-@contextmanager
-def udp_echo() -> Iterator[int]:
-    """A port that sends back what comes."""
-    with udp_socket() as echo:
-        over = threading.Event()
-
-        def run() -> None:
-            while not over.is_set():
-                try:
-                    echo.sendto(*echo.recvfrom(65535))
-                except OSError:
-                    continue
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            yield int(echo.getsockname()[1])
-        finally:
-            over.set()
-            thread.join()
-
-
-def answered(program: socket.socket, port: int, payload: bytes) -> bool:
-    """Whether a datagram comes back as it went."""
-    program.sendto(payload, (LOOPBACK, port))
-    try:
-        return program.recv(65535) == payload
-    except TimeoutError:
-        return False
 
 
 def test_echo(workshop: Workshop) -> None:
@@ -117,15 +77,16 @@ def test_associate_ends(workshop: Workshop) -> None:
 
 def test_iperf3(workshop: Workshop) -> None:
     """Its control connection over a stream, its datagrams beside it: little is lost."""
+    iperf3 = program("iperf3")
     at, there = free_port(), free_port()
     server = workshop.server("--allow", "localhost")
     place = f"{at}={LOOPBACK}:{there}"
     client = workshop.client(server, f"--forward={place}", f"--udp={place}")
     client.wait_subflows(6)
-    serving = subprocess.Popen(["iperf3", "-s", "-1", "-p", str(there)], stdout=subprocess.DEVNULL)
+    serving = subprocess.Popen([iperf3, "-s", "-1", "-p", str(there)], stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: there in listening(serving.pid), 10, "iperf3")
-        words = ["iperf3", "-J", "-u", "-b", "10M", "-t", "2", "-l", "1200", "-c", LOOPBACK]
+        words = [iperf3, "-J", "-u", "-b", "10M", "-t", "2", "-l", "1200", "-c", LOOPBACK]
         said = subprocess.run([*words, "-p", str(at)], capture_output=True, timeout=30).stdout
     finally:
         serving.kill()
