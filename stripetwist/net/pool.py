@@ -15,6 +15,7 @@ from stripetwist.core.target import Kind, OpenRequest
 from stripetwist.net.association import Association
 from stripetwist.net.opener import Opener
 from stripetwist.net.race import shown
+from stripetwist.net.roaming import RoamingAssociation
 
 # A target that nobody reaches is not for every one of hundreds to dial.
 _MOST_TRIES = 8
@@ -145,7 +146,8 @@ class Pool:
         ):
             tried.append(worker)
             try:
-                return await _Ask(self, worker, request, tried).answer
+                far = await _Ask(self, worker, request, tried).answer
+                return self._roaming(far, worker, request) if request.kind is Kind.UDP else far
             except OpenRefused as error:
                 refusal = error
         if self._falls_back(request.key_id):
@@ -153,6 +155,14 @@ class Pool:
             is_udp = request.kind is Kind.UDP
             return await (fallback.associate(request) if is_udp else fallback.open(request))
         raise refusal or self._nobody(request)
+
+    def _roaming(self, far: Association, worker: Worker, request: OpenRequest) -> Association:
+        def is_gone() -> bool:
+            now = self.clock.seconds()
+            is_lost = not worker.is_able or self.roster.is_out(worker, now)
+            return is_lost and self.has_more([worker], request.key_id)
+
+        return RoamingAssociation(far, is_gone, self.clock, self.limits.agent_look)
 
     def _next(self, tried: Sequence[Worker], key_id: str) -> Worker | None:
         # Before nobody is asked, somebody is who may not answer.

@@ -10,6 +10,7 @@ from stripetwist.core.target import ANYWHERE, Kind, OpenRequest
 from stripetwist.net.pool import Pool
 from stripetwist.test.associations import Far
 from stripetwist.test.pool_case import LIMITS, WEB, FakeWorker, PoolCase
+from stripetwist.test.test_associations import Ear
 
 
 class PoolOpenerCase(PoolCase):
@@ -291,14 +292,55 @@ class AssociationTests(PoolOpenerCase):
         request = OpenRequest(ANYWHERE, Kind.UDP, exit="any", key_id="desk")
         return (pool or self.pool).associate(request)
 
+    def made(self) -> tuple[Any, Far, Ear]:
+        """One at the first agent: as it was asked for, there, and who listens."""
+        opening, far, ear = self.associate(), Far(), Ear()
+        self.attic.opens[-1].callback(far)
+        near = self.successResultOf(opening)
+        near.receiver = ear
+        return near, far, ear
+
     def test_made(self) -> None:
         """By the next one, or by another if that one refuses or dies."""
         opening = self.associate()
         self.attic.refuse(Code.NOT_ALLOWED)
         self.barn.die()
         self.assertEqual(["cellar"], self.asked())
-        self.assert_reached(opening, self.cellar)
+        self.cellar.opens[-1].callback(Far())
+        self.successResultOf(opening).close()
         self.assertEqual([OpenRequest(ANYWHERE, Kind.UDP, key_id="desk")], self.cellar.requests)
+
+    def test_carries(self) -> None:
+        """What is sent and what comes, until it is closed."""
+        near, far, ear = self.made()
+        near.send(b"there", None)
+        assert far.receiver is not None
+        far.receiver.datagram_came(b"back", None)
+        near.close()
+        self.assertEqual([(b"there", None)], far.sent)
+        self.assertEqual(([(b"back", None)], []), (ear.heard, ear.lost))
+        self.assertEqual((1, None), (far.closed, far.receiver))
+
+    def test_lost_with_its_agent(self) -> None:
+        """Soon after that is away while another is there; not if it comes back."""
+        _, far, ear = self.made()
+        for is_able in (False, False, True, False, False):
+            self.attic.is_able = is_able
+            self.clock.advance(LIMITS.agent_look)
+        self.assertEqual(([], 0), (ear.lost, far.closed))
+        self.clock.advance(LIMITS.agent_look)
+        self.assertEqual(([None], 1), (ear.lost, far.closed))
+
+    def test_nobody_else(self) -> None:
+        """It waits for its agent, until another is there, or the session is over."""
+        self.workers[:] = [self.attic]
+        _, far, ear = self.made()
+        self.attic.is_able = False
+        self.clock.pump([LIMITS.agent_look] * 10)
+        self.assertEqual([], ear.lost)
+        assert far.receiver is not None
+        far.receiver.association_lost(Code.SESSION_LOST)
+        self.assertEqual(([Code.SESSION_LOST], 0), (ear.lost, far.closed))
 
     def test_refused_by_all(self) -> None:
         """The last reason is told."""
@@ -318,7 +360,8 @@ class AssociationTests(PoolOpenerCase):
         opening = self.associate()
         self.attic.is_able = False
         self.clock.advance(LIMITS.agent_look)
-        self.assert_reached(opening, self.barn)
+        self.barn.opens[-1].callback(Far())
+        self.successResultOf(opening).close()
         late = Far()
         self.attic.opens[-1].callback(late)
         self.assertEqual(1, late.closed)

@@ -9,6 +9,7 @@ from stripetwist.core.errors import Code
 from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
 from stripetwist.net.keyfile import Key
 from stripetwist.net.router import Router
+from stripetwist.test.associations import Far
 from stripetwist.test.pool_case import LIMITS, WEB, FakeWorker, PoolCase
 
 SECRET = bytes(32)
@@ -123,7 +124,8 @@ class RouterTests(PoolCase):
         """They go the way of streams: by the exit, and as far as the key may use it."""
         for name, way in (("", self.direct), ("barn", self.barn), ("any", self.attic)):
             opening = self.associate(name)
-            self.assert_reached(opening, way)
+            way.opens[-1].callback(Far())
+            self.successResultOf(opening).close()
         self.refusal(self.associate("garage"), Code.NO_WORKER)
         for name in ("", "barn"):
             self.refusal(self.associate(name, "guest"), Code.NOT_ALLOWED)
