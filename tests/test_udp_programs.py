@@ -1,5 +1,10 @@
 """Real programs whose datagrams are carried."""
 
+import asyncio
+import time
+
+import pytest
+from support.associate import Associate
 from support.datagrams import free_udp_port
 from support.names import ADDRESS, LONG, name_server
 from support.ports import LOOPBACK, free_port
@@ -28,3 +33,23 @@ def test_dig(workshop: Workshop) -> None:
         counters = server.snapshot()["counters"]
         assert (counters["udp_sent"], counters["udp_received"]) == (3, 3)
         wait_until(lambda: client.snapshot()["counters"]["udp_forward_opened"], 5, "a count")
+
+
+def test_http3(workshop: Workshop) -> None:
+    """aioquic gets a body over UDP ASSOCIATE, from a server whose certificate it verifies."""
+    pytest.importorskip("aioquic", reason="aioquic is not installed (pip install aioquic)")
+    from support import quic
+
+    there, size = free_udp_port(), 2_000_000
+    with quic.http3_server(there, workshop.folder):
+        server = workshop.server("--allow", f"localhost:{there}/udp")
+        client = workshop.client(server)
+        client.wait_subflows(6)
+        with Associate(client.proxy) as program:
+            asking = quic.request(program, there, workshop.folder, size)
+            began = time.monotonic()
+            answer = asyncio.run(asyncio.wait_for(asking, 30))
+            print(f"{size / 1e6 / (time.monotonic() - began):.1f} MB/s over HTTP/3")
+        assert answer == quic.body(size)
+        counters = server.snapshot()["counters"]
+        assert min(counters["udp_sent"], counters["udp_received"]) > 10
