@@ -237,6 +237,15 @@ class FixedTests(UdpExitTestCase):
         self.assertIn("127.0.0.1:53 is refused: ", refusal.sentence)
         self.assertEqual((1, 0), (self.exit.denied, self.exit.udp.active))
 
+    def test_name_that_moves(self) -> None:
+        """It is looked up each time that an association is made."""
+        request = replace(self.request, target=Target.of("x.example", 53))
+        for number in (34, 35):
+            self.names.table["x.example"] = [f"93.184.216.{number}"]
+            self.associate(request).send(b"a", None)
+        hosts = [address[0] for one in self.sockets for _, address in one.sent]
+        self.assertEqual(["93.184.216.34", "93.184.216.35"], hosts)
+
     def test_cannot_be_bound(self) -> None:
         """A socket that cannot be had is a refusal."""
         self.taken = True
