@@ -1,5 +1,6 @@
 """Datagrams that leave at an agent."""
 
+import signal
 import time
 
 from support.agents import ABLE, attic, wait_agents
@@ -61,3 +62,42 @@ def test_an_agent_dies(workshop: Workshop) -> None:
         wait_until(lambda: answered(ann, at, b"ann"), 20, "an answer by another agent")
         print(f"{time.monotonic() - began:.2f} s until another agent answers")
         assert again.snapshot()["counters"]["udp_active"] == 1
+
+
+def test_an_agent_comes_back(workshop: Workshop) -> None:
+    """Killed and started again, it has the forward's datagrams again within seconds."""
+    with udp_echo() as target, udp_socket() as ann:
+        at = free_port()
+        server = workshop.server()
+        agent = attic(workshop, server.agent_link)
+        wait_agents(server, ABLE)
+        words = (f"--udp={at}={LOOPBACK}:{target}", "--exit=attic")
+        workshop.client(server, *words, subflows=2)
+        wait_until(lambda: answered(ann, at, b"ann"), SOON, "an answer")
+        agent.kill()
+        attic(workshop, server.agent_link, state=agent.state)
+        began = time.monotonic()
+        wait_until(lambda: answered(ann, at, b"ann"), SOON, "an answer")
+        print(f"{time.monotonic() - began:.2f} s until the agent answers again")
+
+
+def test_an_agent_is_drained(workshop: Workshop) -> None:
+    """Datagrams keep it no longer than streams would, and leave at the other one."""
+    with udp_echo() as target, udp_socket() as ann:
+        at = free_port()
+        server = workshop.server()
+        words = ("--allow", "localhost", "--subflows", "2")
+        first = workshop.agent(server.agent_link, "--name", "attic", *words)
+        wait_agents(server, ABLE)
+        client = workshop.client(
+            server, f"--udp={at}={LOOPBACK}:{target}", "--exit=any", subflows=2
+        )
+        wait_until(lambda: answered(ann, at, b"ann"), SOON, "an answer")
+        second = workshop.agent(server.agent_link, "--name", "barn", *words)
+        wait_agents(server, ABLE, ("barn", "able"))
+        began = time.monotonic()
+        assert first.terminate() == -signal.SIGTERM
+        wait_until(lambda: answered(ann, at, b"ann"), SOON, "an answer")
+        print(f"{time.monotonic() - began:.2f} s until the other answers")
+        assert second.snapshot()["counters"]["udp_active"] == 1
+        assert client.running
