@@ -54,7 +54,10 @@ def udp_port(text: str) -> UdpPort:
 def _sides(near: list[str], far: list[str]) -> UdpPort:
     listen, program = _place(*near[:2]), _place(*near[2:])
     address = _literal(Address(str(listen.host), listen.port))
-    local = Target(ip_address(_literal(Address(str(program.host))).host), program.port)
+    host = ip_address(_literal(Address(str(program.host))).host)
+    if ip_address(address.host).version != host.version:
+        raise ValueError("write two IPv4 or two IPv6 addresses before the equals sign")
+    local = Target(host, program.port)
     return UdpPort(address, _place(*far[2:]), local, _place(*far[:2]))
 
 

@@ -33,6 +33,8 @@ class UdpPortTests(SynchronousTestCase):
             "a:1:b:2=localhost:1:c:2",
             "localhost:1:localhost:2=localhost:0:c:2",
             "unix:/x=host:1",
+            "[::]:1:127.0.0.1:2=localhost:3:c:4",
+            "localhost:1:[::1]:2=localhost:3:c:4",
             "1=host:1,exit=attic",
         ):
             with self.assertRaises(ValueError, msg=text):
