@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 
 from stripetwist.core.config import Limits
@@ -117,7 +117,7 @@ class UdpRelay(DatagramProtocol):
             return
         try:
             self._socket.write(data, (self._host, self._port))
-        except OSError:
+        except (OSError, MessageLengthError):
             self._door.dropped += 1
 
     def association_lost(self, code: Code | None) -> None:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
@@ -179,7 +180,7 @@ class UdpForward(DatagramProtocol):
         """Something has come back for a program."""
         try:
             cast(Any, self.transport).write(payload, source)
-        except OSError:
+        except (OSError, MessageLengthError):
             self.dropped += 1
 
     def not_made(self, failure: Failure) -> None:

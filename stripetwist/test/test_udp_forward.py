@@ -5,6 +5,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import MessageLengthError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -44,6 +45,7 @@ class UdpForwardTests(SynchronousTestCase):
         self.clock = Clock()
         self.asked: list[Deferred[Association]] = []
         self.answers: list[tuple[bytes, Any]] = []
+        self.error: Exception | None = None
         self.front = self.make()
 
     def make(self, program: Any = None, limits: Limits | None = None) -> UdpForward:
@@ -60,6 +62,8 @@ class UdpForwardTests(SynchronousTestCase):
 
     def write(self, data: bytes, address: Any) -> None:
         """As the port's transport."""
+        if self.error is not None:
+            raise self.error
         self.answers.append((data, address))
 
     def test_each_program_has_its_own(self) -> None:
@@ -112,6 +116,16 @@ class UdpForwardTests(SynchronousTestCase):
         self.assertEqual((1, []), (self.front.dropped, far.sent))
         self.clock.advance(10_000)
         self.assertFalse(far.closed)
+
+    def test_answer_does_not_leave(self) -> None:
+        """What the system does not take is a counted drop, and the next one leaves."""
+        far = Far()
+        self.front.datagramReceived(b"a", ANN)
+        self.asked[0].callback(far)
+        assert far.receiver is not None
+        for self.error in (MessageLengthError(), OSError(), None):
+            far.receiver.datagram_came(b"b", None)
+        self.assertEqual((2, [(b"b", ANN)]), (self.front.dropped, self.answers))
 
     def test_idle(self) -> None:
         """What is idle is ended, but for the program that came last."""
