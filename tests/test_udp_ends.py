@@ -13,6 +13,7 @@ from support.waiting import wait_until
 from support.workshop import Server, Workshop, hang_up
 
 SOON = 10.0
+_SIX = socket.AF_INET6, socket.SOCK_DGRAM
 
 
 class Sides:
@@ -177,3 +178,16 @@ def test_drained(workshop: Workshop) -> None:
         client.terminate()
         assert time.monotonic() - began < 2
         wait_until(lambda: not server.snapshot()["counters"]["udp_active"], 2, "its end there")
+
+
+def test_families(workshop: Workshop) -> None:
+    """A port at every address hears programs of both kinds, and each gets its own answers."""
+    at = free_port()
+    with udp_echo() as target, udp_socket() as ann, socket.socket(*_SIX) as bob:
+        bob.settimeout(0.5)
+        bob.bind(("::1", 0))
+        server = workshop.server("--allow", f"localhost:{target}/udp")
+        words = (f"--udp=[::]:{at}={LOOPBACK}:{target}", "--from=127.0.0.1", "--from=::1")
+        workshop.client(server, *words, subflows=2)
+        for program, host in ((ann, LOOPBACK), (bob, "::1")):
+            wait_until(lambda p=program, h=host: answered(p, at, b"x", h), SOON, f"{host}")

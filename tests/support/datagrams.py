@@ -51,9 +51,9 @@ def udp_echo(times: int = 1, size: int = 0) -> Iterator[int]:
             thread.join()
 
 
-def answered(program: socket.socket, port: int, payload: bytes) -> bool:
+def answered(program: socket.socket, port: int, payload: bytes, host: str = LOOPBACK) -> bool:
     """Whether a datagram comes back as it went."""
-    program.sendto(payload, (LOOPBACK, port))
+    program.sendto(payload, (host, port))
     try:
         return program.recv(65535) == payload
     except TimeoutError:
