@@ -1,0 +1,153 @@
+"""
+The README's recipes, run as they are written there.
+
+Your machine, the server, and a relay or proxy are network namespaces with the addresses that
+the README gives them; a fourth one routes between them.
+"""
+
+import hashlib
+import itertools
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from support.machines import Machine, need_machines
+from support.processes import Process
+from support.programs import program
+from support.readme import README, block_after
+from support.waiting import wait_until
+
+MIB = 1 << 20
+CARDS = {"direct": "192.168.1.10", "direct,nic=wwan0": "100.64.7.20"}
+HOSTS = "127.0.0.1 localhost\n198.51.100.10 relay.example proxy.example\n"
+
+
+def recipe(text: str) -> str:
+    """The commands that follow that line."""
+    return block_after(text, README.read_text()).replace("\\\n", "")
+
+
+class Ground:
+    """
+    Four machines.
+
+    @ivar near: yours, with two cards.
+    @ivar far: the server.
+    @ivar relay: a third one, that both can reach.
+    @ivar middle: what routes between them.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        made = []
+        for name in ("middle", "near", "far", "relay"):
+            made.append(Machine(folder, name))
+            stack.callback(made[-1].close)
+        self.middle, self.near, self.far, self.relay = made
+        self.near.cable("eth0", self.middle, "near0", "192.168.1.10")
+        self.near.cable("wwan0", self.middle, "near1", "100.64.7.20")
+        self.far.cable("eth0", self.middle, "far0", "203.0.113.7")
+        self.relay.cable("eth0", self.middle, "relay0", "198.51.100.10")
+        self.middle.run("echo 1 >/proc/sys/net/ipv4/ip_forward")
+        self.near.run("ip route add default via 192.168.1.1")
+        self.near.run("ip route add default via 100.64.7.1 dev wwan0 metric 100")
+        self.far.run("ip route add default via 203.0.113.1")
+        self.relay.run("ip route add default via 198.51.100.1")
+        self.near.file("/etc/hosts", HOSTS)
+
+    def server(self, command: str) -> Process:
+        """The server, and its link on the near machine, with the address that stands for one."""
+        server = self.far.start(command)
+        server.wait_line(r"Next, on your own machine")
+        link = self.far.home / ".local/state/stripetwist/server/client.link"
+        mine = self.near.home / "client.link"
+        mine.touch(0o600)
+        mine.write_text(link.read_text().replace("@HOST", "@203.0.113.7"))
+        return server
+
+    def client(self, command: str, *paths: str) -> Process:
+        """The client, once it has subflows on those paths."""
+        client = self.near.start(command)
+        for path in paths:
+            client.wait_line(rf"path +{re.escape(path)}, [1-9] of . subflows")
+        return client
+
+    def hole(self, address: str) -> None:
+        """Have all that comes from there and goes there vanish on its way."""
+        self.middle.run(
+            "nft add table ip hole\n"
+            "nft add chain ip hole forward '{ type filter hook forward priority 0; }'\n"
+            f"nft add rule ip hole forward ip saddr {address} drop\n"
+            f"nft add rule ip hole forward ip daddr {address} drop\n"
+        )
+
+    def mend(self) -> None:
+        """Let it through again."""
+        self.middle.run("nft delete table ip hole")
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Iterator[Ground]:
+    """The machines, where there can be any."""
+    need_machines()
+    program("nft", "nftables")
+    with ExitStack() as stack:
+        yield Ground(tmp_path, stack)
+
+
+def active(client: Process) -> set[str]:
+    """The paths that have subflows."""
+    return {one["path"] for one in client.subflows() if one["state"] == "active"}
+
+
+def through_the_tunnel(ground: Ground, client: Process) -> None:
+    """Pings and a download between the inner addresses go on while each path dies in turn."""
+    data = os.urandom(32 * MIB)
+    (ground.far.home / "file").write_bytes(data)
+    ground.far.start("python3 -m http.server --bind 10.9.0.1 8000")
+    ground.near.run("ping -c 1 -w 20 10.9.0.1")
+    ping = ground.near.start("ping -n -D -i 0.05 -c 160 10.9.0.1")
+    again = "--retry 9 --retry-connrefused --retry-delay 1"
+    url = "http://10.9.0.1:8000/file"
+    curl = ground.near.start(f"curl -sS {again} --limit-rate 4M -o copy {url}")
+    for path, address in CARDS.items():
+        time.sleep(1)
+        ground.hole(address)
+        wait_until(lambda path=path: path not in active(client), 5, f"{path} to be given up")
+        time.sleep(1)
+        ground.mend()
+        wait_until(lambda path=path: path in active(client), 5, f"{path} to be back")
+    assert curl.wait(60) == 0, curl.log
+    copy = (ground.near.home / "copy").read_bytes()
+    assert hashlib.sha256(copy).digest() == hashlib.sha256(data).digest()
+    ping.wait(30)
+    times = [float(one) for one in re.findall(r"\[([\d.]+)\] \d+ bytes", ping.log)]
+    gap = max(b - a for a, b in itertools.pairwise(times))
+    print(*re.findall(r"\d+ packets.*|rtt.*", ping.log), f"longest gap {gap:.2f} s", sep="; ")
+    assert len(times) > 120
+    assert gap < 1.5
+
+
+def test_wireguard(ground: Ground) -> None:
+    """All traffic of a machine through it, but for the session's own."""
+    program("wg-quick", "wireguard-tools")
+    program("wireguard-go")
+    ours, theirs = (ground.near.run("wg genkey").strip() for _ in range(2))
+    our_name, their_name = (ground.near.run(f"echo {key} | wg pubkey") for key in (ours, theirs))
+    ground.far.file(
+        "/run/wg0.conf",
+        f"[Interface]\nPrivateKey = {theirs}\nAddress = 10.9.0.1/24\nListenPort = 51820\n"
+        f"[Peer]\nPublicKey = {our_name}\nAllowedIPs = 10.9.0.2/32\n",
+    )
+    ground.far.run("wg-quick up /run/wg0.conf")
+    settings = recipe("``wg-quick`` takes that of loopback")
+    settings = settings.replace("YOUR-KEY", ours).replace("ITS-KEY", their_name)
+    ground.near.file("/run/wg0.conf", settings)
+    ground.server(recipe("with ``ListenPort = 51820``"))
+    client = ground.client(recipe("with a path for each card"), *CARDS)
+    ground.near.run("wg-quick up /run/wg0.conf")
+    assert "dev wg0" in ground.near.run("ip route get 8.8.8.8")
+    through_the_tunnel(ground, client)
