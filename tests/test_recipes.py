@@ -230,3 +230,54 @@ def test_vtun(ground: Ground) -> None:
     ground.client(f"{recipe('where both ends of the tunnel are')} {paths}", *CARDS)
     ground.near.start(f"{daemon} -n -f vtund.conf tunnel 127.0.0.1")
     through_the_tunnel(ground)
+
+
+def with_sshd(ground: Ground) -> None:
+    """An OpenSSH server on the far machine, and a user on the near one whom it lets in."""
+    daemon, key = program("sshd", "openssh-server"), f"{ground.near.home}/key"
+    ground.near.run(f"ssh-keygen -q -t ed25519 -N '' -f {key}")
+    ground.near.file(
+        "/etc/ssh/ssh_config",
+        f"IdentityFile {key}\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\n",
+    )
+    ground.far.file("/etc/hosts", "127.0.0.1 localhost host.example.com\n")
+    ground.far.run("mkdir /run/sshd; ssh-keygen -q -N '' -f host_key")
+    # The user's home is that of the machine, not the one in /etc/passwd.
+    (ground.far.home / "sshd_config").write_text(
+        f"HostKey {ground.far.home}/host_key\nAuthorizedKeysFile {key}.pub\nStrictModes no\n"
+        "UsePAM no\nPermitRootLogin prohibit-password\nPidFile none\n"
+        f'ForceCommand cd {ground.far.home} && eval "$SSH_ORIGINAL_COMMAND"\n'
+    )
+    ground.far.start(f"{daemon} -D -e -f {ground.far.home}/sshd_config")
+
+
+def test_rsync(ground: Ground) -> None:
+    """A folder, through the proxy port and through a forwarded one."""
+    program("rsync")
+    program("nc", "netcat-openbsd")
+    with_sshd(ground)
+    data = os.urandom(3 * MIB)
+    (ground.near.home / "folder").mkdir()
+    (ground.near.home / "folder" / "file").write_bytes(data)
+    ground.server("twistd -n --pidfile= stripe-server --allow localhost:22")
+    command = "twistd -n --pidfile= stripe-client --server client.link"
+    ground.client(f"{command} --forward 2222=host.example.com:22 --path direct", "direct")
+    for text in ("through the proxy port of a client", "for a target that stays the same"):
+        ground.near.run(recipe(text))
+        assert (ground.far.home / "copy" / "file").read_bytes() == data
+        ground.far.run("rm -r copy")
+
+
+def test_iperf3(ground: Ground) -> None:
+    """Datagrams, and the connection that controls them."""
+    program("iperf3")
+    ground.far.start("iperf3 -s")
+    ground.server("twistd -n --pidfile= stripe-server --allow localhost:5201")
+    command = recipe("With ``iperf3 -s`` beside the server")
+    ground.client(f"{command} --path direct", "direct")
+    said = ground.near.run(f"{recipe('for ten seconds of 20 Mbit/s')} -t 3")
+    print(said)
+    found = re.search(r"(\d+)/(\d+) \([\d.e-]+%\) +receiver", said)
+    assert found is not None
+    assert int(found[2]) > 5000
+    assert int(found[1]) < 0.02 * int(found[2])
