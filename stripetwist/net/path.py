@@ -102,6 +102,8 @@ class Path:
         """Why a connect on it failed, a sentence."""
         if self.way.is_by_proxy:
             return proxy_sentence(reason, self.label)
+        if self.way.nic or self.way.bind:
+            return connect_sentence(reason, f"{self._dialer.link.address} by {self.label}")
         return connect_sentence(reason, self.where)
 
     # ---- how many

@@ -367,6 +367,12 @@ class WayTests(PathTestCase):
         self.assertGreater(len(self.network.dials), 6)
         self.assertEqual(len([line for line in lines if "refuses" in line]), 2)
 
+    def test_a_card_is_named(self) -> None:
+        """A path that fails says by which card or from which address it was dialed."""
+        dialer = self.dial(ways=[Way(nic="wwan0")], subflows=1)
+        self.network.run(1)
+        self.assertIn(f"{dialer.link.address} by direct,nic=wwan0 refuses", dialer.last_error)
+
     def test_never_fewer_than_paths(self) -> None:
         """Each path has one, even if fewer were wanted."""
         self.serve()
