@@ -15,10 +15,17 @@ from typing import Any
 
 from bench.flows import Address
 
-# Number, or LAST, and when it was sent by the clock that all processes here share.
-_HEAD = struct.Struct(">qd")
+# Number, or LAST, when it was sent by the clock that all processes here share, and its size.
+_HEAD = struct.Struct(">qdH")
 LAST = -1
 _BUFFER = 8 << 20
+
+
+def packed(number: int, size: int) -> bytes:
+    """One of them, sent now: its number again and again, so that none passes for another."""
+    head = _HEAD.pack(number, time.monotonic(), size)
+    left = size - len(head)
+    return head + (head[:8] * (left // 8 + 1))[:left]
 
 
 def send(to: Address, rate: float, size: int, seconds: float) -> int:
@@ -35,18 +42,24 @@ def send(to: Address, rate: float, size: int, seconds: float) -> int:
             # A sleep this short costs more than it lasts: several leave together then.
             if wait > 1e-3:
                 time.sleep(wait)
-            sock.sendto(_HEAD.pack(number, time.monotonic()).ljust(size, b"."), to)
+            sock.sendto(packed(number, size), to)
         for _ in range(30):
             time.sleep(0.1)
-            sock.sendto(_HEAD.pack(LAST, time.monotonic()), to)
+            sock.sendto(packed(LAST, size), to)
     return count
 
 
 class Arrivals:
-    """What came, as far as it matters."""
+    """
+    What came, as far as it matters.
+
+    @ivar delays: in the order in which they came.
+    @ivar altered: how many were not as they were sent.
+    """
 
     def __init__(self) -> None:
         self.delays: list[float] = []
+        self.altered = 0
         self._seen: set[int] = set()
         self._highest = -1
         self._last_at = 0.0
@@ -56,9 +69,12 @@ class Arrivals:
     def came(self, datagram: bytes) -> bool:
         """One has come; whether more are to come."""
         now = time.monotonic()
-        number, sent = _HEAD.unpack_from(datagram)
+        number, sent, size = _HEAD.unpack_from(datagram)
         if number == LAST:
             return False
+        left = size - _HEAD.size
+        if datagram[_HEAD.size :] != (datagram[:8] * (left // 8 + 1))[:left]:
+            self.altered += 1
         if number in self._seen:
             self.doubles += 1
             return True
@@ -76,6 +92,7 @@ class Arrivals:
         delays = sorted(self.delays) or [0.0]
         return {
             "came": len(self.delays),
+            "altered": self.altered,
             "doubles": self.doubles,
             "overtaken": self.overtaken,
             "gap": self.longest_gap,
