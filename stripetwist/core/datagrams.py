@@ -8,6 +8,7 @@ from stripetwist.core.flow import Datagram, Flow, Lane
 from stripetwist.core.frames import MAX_DATAGRAM
 from stripetwist.core.subflow import NEVER, Subflow
 from stripetwist.core.target import Target
+from stripetwist.core.way import PathRole
 
 # A flow stays on its subflow until another is better by this.
 _BETTER = 0.75
@@ -126,11 +127,22 @@ class Datagrams:
         self.drop_at = NEVER
         for flow in list(self._waiting.values()):
             self._drop_old(flow, now)
-            self._route(flow, ways)
+            self._route(flow, self._called_for(flow, ways))
             oldest = flow.oldest
             if oldest == NEVER:
                 del self._waiting[flow.stream_id]
             self.drop_at = min(self.drop_at, oldest + self._limits.datagram_age)
+
+    def _called_for(self, flow: Flow, ways: Sequence[Way]) -> Sequence[Way]:
+        """Those for this flow: overflow ones only if what waits does not fit onto the others."""
+        others = [way for way in ways if way[0].role is not PathRole.OVERFLOW]
+        if len(others) == len(ways) or not others:
+            return ways
+        lane = max(flow.lanes, key=lambda lane: lane.size)
+        least = min(subflow.queued_for(owed + lane.size) for subflow, owed in others)
+        limits = self._limits
+        fits = least <= limits.datagram_age / 2 and len(lane.queue) <= limits.datagrams / 2
+        return others if fits else ways
 
     def _drop_old(self, flow: Flow, now: float) -> None:
         for lane in flow.lanes:

@@ -260,18 +260,18 @@ class Session:
         out: list[bytes] = []
         # Noted in the ledger in the order of the wire: an acknowledgement counts its bytes.
         takes = carries and drained and self._subflows.takes_data(subflow)
-        told = carries and subflow_id in self._datagrams.routed
-        speaks = carries and (outbox.has_control or takes or told)
+        told = subflow_id in self._datagrams.routed and self._subflows.may_carry(subflow, now)
+        speaks = told or (carries and (outbox.has_control or takes))
         if speaks or subflow.owes_from <= now:
             out += subflow.take_owed(now)
         if carries:
             self._poll_control(subflow, out, now)
-            if told:
-                self._poll_datagrams(subflow, out, now)
-            if takes:
-                self._poll_data(subflow, out, now)
-            if drained and not out:
-                self._poll_filler(subflow, out, now)
+        if told:
+            self._poll_datagrams(subflow, out, now)
+        if takes:
+            self._poll_data(subflow, out, now)
+        if carries and drained and not out:
+            self._poll_filler(subflow, out, now)
         if out:
             subflow.wrote_at = now
             size = sum(map(len, out))

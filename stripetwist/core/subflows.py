@@ -161,9 +161,13 @@ class Subflows:
             pads = s.since_drain == 0 and s.subflow_id in padding
             takes = s.since_drain == 0 and data and self.takes_data(s)
             told = s.subflow_id in routed and self.datagram_room(s) > 0
-            if s.owes_from <= now or (
-                (control or takes or told or (pads and self.filler_for(s, now)))
-                and self.carries(s, now)
+            if (
+                s.owes_from <= now
+                or (told and self.may_carry(s, now))
+                or (
+                    (control or takes or (pads and self.filler_for(s, now)))
+                    and self.carries(s, now)
+                )
             ):
                 yield s.subflow_id
                 control, data = outbox.has_control, outbox.has_data
@@ -179,7 +183,7 @@ class Subflows:
         return [
             (s, s.streams_first() if self.takes_data(s) else 0.0)
             for s in self.alive.values()
-            if self.carries(s, now)
+            if self.may_carry(s, now)
         ]
 
     def datagram_room(self, subflow: Subflow) -> float:
@@ -234,17 +238,24 @@ class Subflows:
         mine = rank(subflow)
         return [s for s in map(self.alive.__getitem__, self.healthy) if rank(s) <= mine]
 
-    def _is_called_for(self, subflow: Subflow, now: float) -> bool:
-        """Whether one that is not primary is to carry anything, with the others as they are."""
+    def _before(self, subflow: Subflow) -> list[Subflow]:
+        """The healthy ones that are to be used sooner."""
         mine = rank(subflow)
-        before = [one for one in self._used_with(subflow) if rank(one) < mine]
-        if not before or subflow.role is PathRole.BACKUP:
-            return not before
+        return [one for one in self._used_with(subflow) if rank(one) < mine]
+
+    def _is_called_for(self, subflow: Subflow, now: float) -> bool:
+        """Whether an overflow one is to carry bytes of streams, with the others as they are."""
+        if subflow.role is not PathRole.OVERFLOW or not (before := self._before(subflow)):
+            return True
         return self._outbox.has_new and self._outbox.has_much(self.paths.fits(before, subflow, now))
 
     def carries(self, subflow: Subflow, now: float) -> bool:
+        """Whether it may be given anything new."""
+        return self.may_carry(subflow, now) and self._is_called_for(subflow, now)
+
+    def may_carry(self, subflow: Subflow, now: float) -> bool:
         """
-        Whether it may be given anything new.
+        Whether it may be given datagrams: an overflow one for those that fit onto no other.
 
         One so slow beside the others that what it carries would only hold theirs up rests.
         """
@@ -252,7 +263,7 @@ class Subflows:
             return False
         if self.paths.limited and self.paths.room(subflow, now) <= 0:
             return False
-        if subflow.role is not PathRole.PRIMARY and not self._is_called_for(subflow, now):
+        if subflow.role is PathRole.BACKUP and self._before(subflow):
             return False
         if not subflow.is_slow(now):
             return True

@@ -10,6 +10,7 @@ from stripetwist.core.config import KIB
 from stripetwist.core.frames import Frame
 from stripetwist.core.path import PathInfo
 from stripetwist.core.target import Target
+from stripetwist.core.way import PathRole
 from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
 from stripetwist.testing import Pair, pattern
 
@@ -179,6 +180,40 @@ class BesideTests(DatagramCase):
         self.streamed(0.02, 200, tally)
         self.assertGreater(len(tally.took), 8)
         self.assertLess(max(tally.took.values()), 0.02 + 1.5 * LIMITS.batch_time)
+
+
+class OverflowTests(DatagramCase):
+    """A path for what the primary one cannot carry."""
+
+    def over(self, rate: float, copies: int = 1) -> tuple[Tally, int]:
+        """
+        Send so many bytes a second, where the primary path carries 250 kB and another 1 MB.
+
+        @return: what became of them, and how many bytes of them the other path got.
+        """
+        pair, stream_id = self.joined((0.25e6, 0.01), copies=copies)
+        other = pair.add(1e6, 0.03, path=PathInfo(1, PathRole.OVERFLOW))
+        tally = Tally()
+        self.flow(pair, stream_id, 2.0, 1000 / rate, 1000, tally)
+        pair.run(0.3)
+        self.flow(pair, stream_id, 0.01, 0.01, 1000, tally)
+        traffic = pair.a.session._subflows.alive[other].tx
+        return tally, traffic.first + traffic.copy
+
+    def test_what_fits(self) -> None:
+        """Nothing, however many go onto the primary one."""
+        for rate in (20e3, 200e3):
+            tally, carried = self.over(rate)
+            self.assertEqual((tally.lost[:-1], carried), ([], 0))
+
+    def test_what_does_not(self) -> None:
+        """The rest goes there, instead of being dropped."""
+        tally, carried = self.over(750e3)
+        self.assertLess(len(tally.lost), 0.03 * len(tally.sent))
+        # At first nobody knows how much the primary one carries.
+        took = [took for number, took in tally.took.items() if number > len(tally.sent) / 4]
+        self.assertLess(max(took), 0.03 + LIMITS.datagram_age)
+        self.assertLess(carried, 0.75 * 1000 * len(tally.sent))
 
 
 SENDS = st.lists(
