@@ -52,6 +52,7 @@ class Peer:
     @ivar programs: what has to be installed, each with where it comes from.
     @ivar subflows: over how many connections it stripes, where it does; a number, or auto.
     @ivar udp_copies: how often it sends each datagram; 0 if it is not to carry any.
+    @ivar by_proxies: whether its second and third path lead over a SOCKS and an HTTP proxy.
     @ivar prewarm: how much filler it sends, where it does.
     """
 
@@ -60,6 +61,7 @@ class Peer:
     programs: tuple[tuple[str, str], ...] = ()
     subflows: str = ""
     udp_copies: int = 0
+    by_proxies: bool = False
     prewarm: str = "auto"
 
     @property
@@ -162,8 +164,10 @@ def _start_stripetwist(peer: Peer, lab: Lab, folder: Path) -> Running:
     words = ["--socks", str(PROXY_PORT), "--subflows", peer.subflows]
     words += ["--prewarm", peer.prewarm]
     for number in range(len(lab.lines) if len(lab.lines) > 1 else 0):
-        way = f"tcp://{lab.far_address(number)}:{SERVER_PORT},bind={lab.near_address(number)}"
-        words += ["--path", way]
+        way = f"tcp://{lab.far_address(number)}:{SERVER_PORT}"
+        if peer.by_proxies:
+            way = _start_way(lab, folder, number)
+        words += ["--path", f"{way},bind={lab.near_address(number)}"]
     udp = None
     if peer.udp_copies:
         udp = ("127.0.0.1", NEAR_UDP_PORT)
@@ -172,6 +176,23 @@ def _start_stripetwist(peer: Peer, lab: Lab, folder: Path) -> Running:
     client = _launch(lab, "client", [*_ours(lab, folder, "client"), *words], folder)
     proxy = ("127.0.0.1", PROXY_PORT)
     return Running(proxy, udp, processes={"client": client, "server": server})
+
+
+def _start_way(lab: Lab, folder: Path, number: int) -> str:
+    """The first three links each lead to the server in a way of their own; as a path."""
+    host, port = lab.far_address(number), PROXY_PORT
+    if number == 0:
+        return "direct"
+    if number == 1:
+        name, command = "socks", [find("microsocks"), "-i", host, "-p", str(port)]
+    else:
+        settings = folder / "tinyproxy.conf"
+        settings.write_text(f"Port {port}\nListen {host}\nTimeout 600\nMaxClients 100\n")
+        name, command = "http", [find("tinyproxy"), "-d", "-c", str(settings)]
+    with open(folder / f"{name}.log", "w") as log:
+        proxy = lab.far.start(command, log, folder)
+    _wait_listening(proxy, port, folder / f"{name}.log")
+    return f"{name}://{host}:{port}"
 
 
 def _start_tunnel(peer: Peer, lab: Lab, folder: Path) -> Running:
@@ -258,6 +279,13 @@ PEERS = {
         Peer("agent", _start_agent, subflows="1"),
         Peer("stripetwist --udp", _start_stripetwist, subflows="1", udp_copies=1),
         Peer("stripetwist --udp-copies 2", _start_stripetwist, subflows="1", udp_copies=2),
+        Peer(
+            "stripetwist by proxies",
+            _start_stripetwist,
+            (("microsocks", "apt install microsocks"), ("tinyproxy", "apt install tinyproxy-bin")),
+            subflows="1",
+            by_proxies=True,
+        ),
         Peer("tunnel", _start_tunnel),
     )
 }

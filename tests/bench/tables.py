@@ -228,11 +228,12 @@ SMALL = Line(20, 10)
 FAST, SLOW = Line(50, 10), Line(20, 40)
 NEAR, FAR = Line(100, 5), Line(10, 150)
 MIDDLE = Line(30, 20)
+THREE = (Line(50, 10), MIDDLE, Line(20, 40))
 
 
-def _both_ways(**lines: Line) -> tuple[Case, ...]:
-    names = lines.items()
-    return tuple(Case(f"{n} {way}", (line,), way) for n, line in names for way in ("up", "down"))
+def _both_ways(**links: Line | tuple[Line, ...]) -> tuple[Case, ...]:
+    cases = [(n, link if isinstance(link, tuple) else (link,)) for n, link in links.items()]
+    return tuple(Case(f"{n} {way}", lines, way) for n, lines in cases for way in ("up", "down"))
 
 
 _PROXIES = ("direct", "ssh", "microsocks", "pproxy", "stripetwist")
@@ -288,6 +289,15 @@ TABLES = {
             ("after", "from 2 s after it"),
         ),
         "goodput",
+    ),
+    "kinds": Table(
+        "one stream over three links at once: straight, over a SOCKS and over an HTTP proxy",
+        _both_ways(three=THREE),
+        ("direct", "stripetwist", "stripetwist by proxies"),
+        measure_bulk,
+        _GOODPUT,
+        "goodput",
+        "stripetwist x6",
     ),
     "overhead": Table(
         "bytes of TCP payload on the link for each byte carried",
