@@ -27,6 +27,8 @@ _RATE_MUCH = 256 * 1024
 _RATE_LITTLE = 8 * 1024
 # What TLS may have added to bytes in flight, beside a share of them.
 _RECORD = 256
+# A queue that takes longer than this is that of a proxy, or of a line much too patient.
+_DEEP = 0.25
 # Of what goes onto it while stream bytes wait, datagrams may make this part.
 _DATAGRAM_SHARE = 1 / 5
 
@@ -258,6 +260,13 @@ class Subflow:
             window += max(0, self.ledger.acked - self.cold_from)
         excess = self.ledger.in_flight + more - window
         return max(0.0, excess) / (self.rate or window / (self.rtt.minimum or 1.0))
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether much waits on its way, behind this end's own kernel."""
+        # What is known of a long way is old: its window may have doubled since, and again.
+        least = max(_DEEP, 3 * (self.rtt.minimum or 0.0))
+        return self.rate > 0 and self.queued_for(self.batch) > least
 
     def arrival(self, size: float) -> float:
         """Seconds until so many bytes written now would have arrived, as far as can be told."""

@@ -289,8 +289,11 @@ class Subflows:
 
         Not at the end of a burst, nor for a short one: if those with a shorter round trip
         will have delivered all that waits, starting slowly if need be, before a byte sent
-        here could arrive.
+        here could arrive.  Nor behind much that waits on its way already, as a proxy lets it,
+        while another has less: what is bound late arrives in its turn.
         """
+        if subflow.is_deep and not all(one.is_deep for one in self._used_with(subflow)):
+            return False
         mine = subflow.rtt.minimum
         if mine is None or mine <= _LONGER * self._shortest + _CLOSE:
             return True

@@ -339,6 +339,21 @@ class SubflowsTests(SynchronousTestCase):
             one.rate = rate
             self.assertEqual(self.subflows.carries(one, 100.0), carries, rate)
 
+    def test_much_waits_behind_a_proxy(self) -> None:
+        """It takes nothing new meanwhile, unless as much waits on all of the others."""
+        for subflow in self.three:
+            subflow.rate = 1e6
+        slow = self.three[2]
+        for size, takes in ((200_000, True), (200_000, False)):
+            slow.wrote(size, None, 100.0)
+            self.assertEqual(self.subflows.takes_new(slow), takes)
+        self.assertTrue(self.subflows.takes_new(self.three[0]))
+        for subflow in self.three[:2]:
+            subflow.wrote(400_000, None, 100.0)
+        self.assertTrue(self.subflows.takes_new(slow))
+        slow.acked(400_000, None, 101.0)
+        self.assertTrue(self.subflows.takes_new(slow))
+
     def test_the_quickest_is_asked_first(self) -> None:
         """Control has no time to lose."""
         self.outbox.put(b"x" * 20)
