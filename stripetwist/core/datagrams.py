@@ -188,10 +188,13 @@ class Datagrams:
         return None
 
     def _next(self, lane: Lane, subflow_id: int, now: float) -> Datagram | None:
-        """The oldest that is not too old, and has not gone this way already."""
+        """The oldest that is not too old, and need not stay behind for one that left already."""
         while lane.queue:
             first = lane.queue[0]
-            if not self._is_old(first, now) and subflow_id not in first.carriers:
+            # Where there is no room for everything, a copy must not keep others from leaving.
+            is_crowded = len(lane.queue) > self._limits.datagrams / 2
+            gone = first.carriers and (is_crowded or subflow_id in first.carriers)
+            if not gone and not self._is_old(first, now):
                 return self._take(lane)
             self._drop(lane, "old")
         return None

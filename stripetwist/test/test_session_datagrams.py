@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from stripetwist.core import events, frames
 from stripetwist.core.config import KIB
+from stripetwist.core.datagrams import Datagrams
 from stripetwist.core.frames import Frame
 from stripetwist.core.path import PathInfo
+from stripetwist.core.subflow import Subflow
 from stripetwist.core.target import Target
 from stripetwist.core.way import PathRole
 from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
@@ -95,6 +97,24 @@ class TroubleTests(DatagramCase):
                 came = pair.b.streams[stream_id].datagrams
                 self.assertEqual(len(came), len(tally.sent))
                 self.assertEqual(len({payload[:4] for _, payload, _ in came}), len(came))
+
+    def test_copies_without_room(self) -> None:
+        """Where many wait a path gets those that have not left yet, and no copies of others."""
+        datagrams = Datagrams(LIMITS)
+        datagrams.add(1, 2)
+        ways = [(Subflow(number, LIMITS, 0.0, 0.02 * number), 0.0) for number in (1, 2)]
+        for number, (subflow, _) in enumerate(ways):
+            subflow.path = number
+        for _ in range(LIMITS.datagrams):
+            datagrams.put(1, bytes(1000), None, 0.0)
+        datagrams.route(ways, 0.0)
+        for subflow_id, numbers in ((1, range(40)), (2, range(32, 64))):
+            for number in numbers:
+                datagram = datagrams.take(subflow_id, 0.001)
+                assert datagram is not None
+                self.assertEqual(datagram.number, number)
+                datagram.carriers += (subflow_id,)
+        self.assertEqual(sum(datagrams.dropped.values()), 0)
 
     def test_both_ends_send_copies(self) -> None:
         """What the opener has asked for holds for the answers, too."""
