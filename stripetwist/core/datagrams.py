@@ -13,8 +13,9 @@ from stripetwist.core.way import PathRole
 # A flow stays on its subflow until another is better by this.
 _BETTER = 0.75
 
-# A subflow that may carry datagrams, and how many bytes of streams are to go first.
-Way = tuple[Subflow, float]
+# A subflow that may carry datagrams, how many bytes of streams are to go first, and by how many
+# seconds its acknowledgements are late.
+Way = tuple[Subflow, float, float]
 
 
 class Datagrams:
@@ -139,7 +140,7 @@ class Datagrams:
         if len(others) == len(ways) or not others:
             return ways
         lane = max(flow.lanes, key=lambda lane: lane.size)
-        least = min(subflow.queued_for(owed + lane.size) for subflow, owed in others)
+        least = min(subflow.queued_for(owed + lane.size) for subflow, owed, _ in others)
         limits = self._limits
         fits = least <= limits.datagram_age / 2 and len(lane.queue) <= limits.datagrams / 2
         return others if fits else ways
@@ -165,7 +166,7 @@ class Datagrams:
             self._line_up(lane, way)
 
     def _line_up(self, lane: Lane, way: Way) -> None:
-        subflow, owed = way
+        subflow, owed, _ = way
         subflow_id = subflow.subflow_id
         late = subflow.queued_for(owed) > self._limits.datagram_age
         while lane.queue and (late or subflow_id in lane.queue[0].carriers):
@@ -214,8 +215,9 @@ def _choose(ways: Sequence[Way], lane: Lane, size: int) -> Way | None:
     """Where so many bytes arrive first; where the last ones went unless that is far better."""
     best, least, stays, here = None, NEVER, None, NEVER
     for way in ways:
-        subflow, owed = way
-        seconds = subflow.arrival(owed + size)
+        subflow, owed, overdue = way
+        # Who has not been heard of in time may be about to stall: others are a better bet.
+        seconds = subflow.arrival(owed + size) + overdue
         if seconds < least:
             best, least = way, seconds
         if subflow.subflow_id == lane.subflow_id:

@@ -250,14 +250,8 @@ class Subflow:
         return max(0.0, -self.datagram_share() / _DATAGRAM_SHARE)
 
     def queued_for(self, more: float) -> float:
-        """
-        Seconds that what is on it and so many bytes more take to be all under way.
-
-        While nobody knows its rate, its window has grown by all that it has carried.
-        """
+        """Seconds that what is on it and so many bytes more take to be all under way."""
         window = self.window
-        if not self.rate:
-            window += max(0, self.ledger.acked - self.cold_from)
         excess = self.ledger.in_flight + more - window
         return max(0.0, excess) / (self.rate or window / (self.rtt.minimum or 1.0))
 
@@ -267,6 +261,14 @@ class Subflow:
         # What is known of a long way is old: its window may have doubled since, and again.
         least = max(_DEEP, 3 * (self.rtt.minimum or 0.0))
         return self.rate > 0 and self.queued_for(self.batch) > least
+
+    def overdue(self, now: float) -> float:
+        """By how many seconds an acknowledgement of what is on it is late."""
+        if not self.ledger.in_flight or self.rtt.minimum is None:
+            return 0.0
+        limits = self._limits
+        expected = self.rtt.minimum + limits.ack_delay + limits.stall_margin
+        return max(0.0, now - self._stall_from - expected)
 
     def arrival(self, size: float) -> float:
         """Seconds until so many bytes written now would have arrived, as far as can be told."""

@@ -178,10 +178,15 @@ class Subflows:
 
     # ---- datagrams
 
-    def ways(self, now: float) -> list[tuple[Subflow, float]]:
-        """Those that may carry datagrams, and how many bytes of streams are to go first."""
+    def ways(self, now: float) -> list[tuple[Subflow, float, float]]:
+        """
+        Those that may carry datagrams.
+
+        With each, how many bytes of streams are to go first, and by how much its
+        acknowledgements are late.
+        """
         return [
-            (s, s.streams_first() if self.takes_data(s) else 0.0)
+            (s, s.streams_first() if self.takes_data(s) else 0.0, s.overdue(now))
             for s in self.alive.values()
             if self.may_carry(s, now)
         ]

@@ -54,7 +54,7 @@ class DatagramsTests(SynchronousTestCase):
 
     def route(self, now: float, *ids: int) -> None:
         """Choose among these subflows."""
-        self.datagrams.route([(self.subflows[i], 0.0) for i in ids], now)
+        self.datagrams.route([(self.subflows[i], 0.0, 0.0) for i in ids], now)
 
     def put(self, *payloads: bytes, stream_id: int = 1, now: float = NOW) -> None:
         """They are to be sent."""
@@ -234,7 +234,7 @@ class ShareTests(SynchronousTestCase):
         for _ in range(400):
             if subflow.datagram_share() > 0:
                 datagrams.put(1, bytes(980), None, NOW)
-                datagrams.route([(subflow, 0.0)], NOW)
+                datagrams.route([(subflow, 0.0, 0.0)], NOW)
                 if (datagram := datagrams.take(1, NOW)) is not None:
                     subflow.put_datagram(datagram, [], NOW, True)
                     told += 1000
@@ -257,7 +257,7 @@ class RateTests(SynchronousTestCase):
         for number in range(count):
             now = NOW + seconds * number / count
             datagrams.put(1, bytes(980), None, now)
-            datagrams.route([(subflow, 0.0)], now)
+            datagrams.route([(subflow, 0.0, 0.0)], now)
             datagram = datagrams.take(1, now)
             assert datagram is not None
             subflow.put_datagram(datagram, [], now, False)

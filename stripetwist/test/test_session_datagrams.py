@@ -81,6 +81,21 @@ class TroubleTests(DatagramCase):
             self.assertTrue(tally.lost)
             self.assertLess(max(tally.lost[:-1]), at + 0.4)
 
+    def test_a_late_answer_is_enough(self) -> None:
+        """The flow leaves a path before that is suspected, however patient TCP is there."""
+        pair, stream_id = self.joined(*THREE)
+        tally = Tally()
+        self.flow(pair, stream_id, 0.4, 0.02, 1400, tally)
+        alive = pair.a.session._subflows.alive
+        alive[1].rtt.variation = 0.1
+        at = pair.heap.now
+        pair.stall(1)
+        self.flow(pair, stream_id, 0.8, 0.02, 1400, tally)
+        pair.run(0.2)
+        self.flow(pair, stream_id, 0.02, 0.02, 1400, tally)
+        self.assertTrue(tally.lost)
+        self.assertLess(max(tally.lost[:-1]), at + 0.15)
+
     def test_two_copies_lose_nothing(self) -> None:
         """Whichever of two paths dies, or falls silent."""
         for subflow_id in (1, 2):
@@ -102,8 +117,8 @@ class TroubleTests(DatagramCase):
         """Where many wait a path gets those that have not left yet, and no copies of others."""
         datagrams = Datagrams(LIMITS)
         datagrams.add(1, 2)
-        ways = [(Subflow(number, LIMITS, 0.0, 0.02 * number), 0.0) for number in (1, 2)]
-        for number, (subflow, _) in enumerate(ways):
+        ways = [(Subflow(number, LIMITS, 0.0, 0.02 * number), 0.0, 0.0) for number in (1, 2)]
+        for number, (subflow, _, _) in enumerate(ways):
             subflow.path = number
         for _ in range(LIMITS.datagrams):
             datagrams.put(1, bytes(1000), None, 0.0)
