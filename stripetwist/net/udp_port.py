@@ -11,6 +11,8 @@ from twisted.python.log import callWithContext  # noqa: TID251 - by which Twiste
 
 # The most that a datagram can hold (RFC 768), its IP header left out.
 MAX_PAYLOAD = 65_507
+# More than any datagram has, those of IPv6 included: what is too long for us must not be cut.
+_LONGEST = 65_536
 # So many datagrams are read before others have their turn.
 _READS = 64
 _QUIETLY = {"log_level": LogLevel.debug}
@@ -60,6 +62,6 @@ def bind_udp(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> 
     @return: its transport.
     @raise twisted.internet.error.CannotListenError: it is taken, or not ours.
     """
-    bound = UdpPort(port, protocol, host, MAX_PAYLOAD, reactor)
+    bound = UdpPort(port, protocol, host, _LONGEST, reactor)
     bound.startListening()
     return bound
