@@ -46,13 +46,14 @@ class Guard:
         own: Callable[[], Iterable[tuple[str, int]]] = _nothing,
         key_policy: Callable[[str], Policy | None] | None = None,
         is_local: Callable[[Address], bool] = is_local_address,
-        may_bind: Callable[[str, Target], bool] = lambda key_id, place: False,
+        may_bind: Callable[[str, Target], bool] | None = None,
     ) -> None:
         """
         @param own: address and port of each of our listeners, as C{getHost} has them;
             a wildcard address (or an empty one) stands for every address of this machine.
         @param key_policy: by key id, what narrows the exit's policy for that key.
-        @param may_bind: whether a key lets a UDP socket be bound there.
+        @param may_bind: whether a key lets a UDP socket be bound there; C{None} where there are
+            no keys, as at an agent.
         """
         self.policy = policy
         self._own = own
@@ -80,7 +81,11 @@ class Guard:
     def refusal_of_bind(self, request: OpenRequest) -> str | None:
         """Why a UDP socket is not bound where that request wants it, C{None} if it may be."""
         place = request.bind
-        if place is None or self._may_bind(request.key_id, place):
+        if place is None:
+            return None
+        if self._may_bind is None:
+            return f"{place} is not bound, as agents bind nothing; ask for it without --exit"
+        if self._may_bind(request.key_id, place):
             return None
         return f'{place} is not bound; list it in the key\'s udp_bind there, as "{place}"'
 

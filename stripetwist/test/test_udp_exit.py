@@ -276,3 +276,11 @@ class FixedTests(UdpExitTestCase):
             refusal = self.refusal(request)
             self.assertEqual(Code.NOT_ALLOWED, refusal.code)
             self.assertIn("udp_bind", refusal.sentence)
+
+    def test_agents_bind_nothing(self) -> None:
+        """Where there are no keys, nobody is told to list it in one."""
+        self.exit.guard._may_bind = None
+        refusal = self.refusal(replace(self.request, bind=PLACE))
+        self.assertEqual(Code.NOT_ALLOWED, refusal.code)
+        self.assertIn("agents bind nothing", refusal.sentence)
+        self.assertNotIn("udp_bind", refusal.sentence)
