@@ -1,7 +1,7 @@
 """The way out for datagrams: sockets from where this process stands."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
@@ -20,15 +20,14 @@ from stripetwist.core.zones import Address, plain
 from stripetwist.net.association import Association, Receiver
 from stripetwist.net.race import shown
 from stripetwist.net.udp_port import MAX_PAYLOAD, Bind, bind_udp
+from stripetwist.net.udp_waiting import Waiting
 
 Allowed = Callable[[OpenRequest], Awaitable[list[Address]]]
 
-# Of one association: targets known at a time, how long an answer holds, names being looked
-# up, and what waits for each of them.
+# Of one association: targets known at a time, how long an answer holds, names being looked up.
 MOST_KNOWN = 1024
 KNOWN_FOR = 30.0
 MOST_LOOKUPS = 16
-MOST_WAITING = 16
 
 _EVERYWHERE = {4: "0.0.0.0", 6: "::"}
 
@@ -42,7 +41,7 @@ class UdpExit:
     @ivar sent: datagrams that left.
     @ivar received: datagrams that came from where some had been sent.
     @ivar denied: datagrams that a policy forbade.
-    @ivar dropped: datagrams lost here otherwise: unasked, too large, or with no way.
+    @ivar dropped: datagrams lost here otherwise: unasked, too large, too old, or with no way.
     """
 
     def __init__(
@@ -62,6 +61,7 @@ class UdpExit:
         self._reactor = reactor
         self._bind = bind
         self._of_key: Counter[str] = Counter()
+        self._waiting: dict[str, Waiting] = {}
         self.opened = self.sent = self.received = self.denied = self.dropped = 0
 
     @property
@@ -100,6 +100,22 @@ class UdpExit:
     def bind(self, protocol: DatagramProtocol, host: str, port: int) -> Any:
         """A socket for an association."""
         return self._bind(self._reactor, protocol, host, port)
+
+    def wait(self, key_id: str, lookup: Hashable, payload: bytes) -> None:
+        """Keep a datagram until its target is known; a key has a share of its own."""
+        waiting = self._waiting.setdefault(key_id, Waiting(self.limits))
+        self.dropped += waiting.put(lookup, payload, self.clock.seconds())
+
+    def waited(self, key_id: str, lookup: Hashable) -> list[bytes]:
+        """What has waited for that lookup and is still worth something."""
+        if key_id not in self._waiting:
+            return []
+        waiting = self._waiting[key_id]
+        taken, old = waiting.take(lookup, self.clock.seconds())
+        self.dropped += old
+        if not waiting.size:
+            del self._waiting[key_id]
+        return taken
 
     def closed(self, request: OpenRequest) -> None:
         """One is gone."""
@@ -150,7 +166,7 @@ class ExitAssociation:
         self._fixed: Address | None = None
         self._sockets: dict[int, Any] = {}
         self._known: dict[Target, tuple[float, Address | None]] = {}
-        self._asking: dict[Target, tuple[Deferred[list[Address]], list[bytes]]] = {}
+        self._asking: dict[Target, Deferred[list[Address]]] = {}
         self._peers: dict[tuple[Address, int], None] = {}
         self._closed = False
         self._used_at = owner.clock.seconds()
@@ -214,26 +230,27 @@ class ExitAssociation:
 
     def _ask(self, payload: bytes, peer: Target) -> None:
         """Whether a target may be reached, and where it is; what is sent there waits."""
-        if peer in self._asking:
-            waiting = self._asking[peer][1]
-            if len(waiting) < MOST_WAITING:
-                waiting.append(payload)
-            else:
-                self._owner.dropped += 1
-            return
-        if len(self._asking) >= MOST_LOOKUPS:
+        is_asked = peer in self._asking
+        if not is_asked and len(self._asking) >= MOST_LOOKUPS:
             self._owner.dropped += 1
             return
+        self._owner.wait(self._request.key_id, (self, peer), payload)
+        if is_asked:
+            return
         asked = replace(self._request, target=peer, bind=None)
-        answer = Deferred.fromCoroutine(self._allowed(asked))
-        self._asking[peer] = answer, [payload]
+        self._asking[peer] = answer = Deferred.fromCoroutine(self._allowed(asked))
         answer.addCallbacks(partial(self._found, peer), partial(self._not_found, peer))
 
     async def _allowed(self, asked: OpenRequest) -> list[Address]:
         return await self._owner.allowed(asked)
 
+    def _waited(self, peer: Target) -> list[bytes]:
+        """It is no longer asked for; what has waited."""
+        self._asking.pop(peer, None)
+        return self._owner.waited(self._request.key_id, (self, peer))
+
     def _found(self, peer: Target, addresses: list[Address]) -> None:
-        waiting = self._asking.pop(peer, (None, []))[1]
+        waiting = self._waited(peer)
         if self._closed:
             return
         self._learn(peer, addresses[0])
@@ -241,7 +258,7 @@ class ExitAssociation:
             self._write(payload, addresses[0], peer.port)
 
     def _not_found(self, peer: Target, failure: Failure) -> None:
-        waiting = self._asking.pop(peer, (None, []))[1]
+        waiting = self._waited(peer)
         error = failure.value
         if isinstance(error, OpenRefused) and error.code is Code.NOT_ALLOWED:
             self._learn(peer, None)
@@ -311,7 +328,7 @@ class ExitAssociation:
         self.receiver = None
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        for answer, _ in list(self._asking.values()):
+        for answer in list(self._asking.values()):
             answer.cancel()
         for socket in self._sockets.values():
             socket.stopListening()

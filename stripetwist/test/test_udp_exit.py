@@ -17,10 +17,11 @@ from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
 from stripetwist.net.association import Association
 from stripetwist.net.exit import DirectExit
 from stripetwist.net.guard import Guard
-from stripetwist.net.udp_exit import KNOWN_FOR, MOST_LOOKUPS, MOST_WAITING
+from stripetwist.net.udp_exit import KNOWN_FOR, MOST_LOOKUPS
 from stripetwist.test.collector import Collector
 from stripetwist.test.test_exit import Names
 
+LIMITS = Limits()
 PUBLIC = Target.of("93.184.216.34", 53)
 OTHER = Target.of("93.184.216.35", 53)
 PLACE = Target.of("127.0.0.1", 23461)
@@ -82,6 +83,17 @@ class UdpExitTestCase(SynchronousTestCase):
         made = self.successResultOf(self.exit.associate(request))
         made.receiver = self.heard = Collector()
         return made
+
+    def pending(self) -> list[Deferred[Any]]:
+        """Lookups that are not answered yet."""
+        answers: list[Deferred[Any]] = []
+
+        def resolve(name: str, asker: str = "") -> Deferred[Any]:
+            answers.append(Deferred())
+            return answers[-1]
+
+        self.names.resolve = resolve  # type: ignore[method-assign]
+        return answers
 
     def refusal(self, request: OpenRequest) -> OpenRefused:
         """Why there is none."""
@@ -147,23 +159,49 @@ class AnywhereTests(UdpExitTestCase):
 
     def test_name(self) -> None:
         """A name is looked up once, and again when the answer is old; what is sent waits."""
-        made, target = self.associate(), Target.of("dns.example", 53)
-        answers: list[Deferred[Any]] = []
-
-        def resolve(name: str, asker: str = "") -> Deferred[Any]:
-            answers.append(Deferred())
-            return answers[-1]
-
-        self.names.resolve = resolve  # type: ignore[method-assign]
-        for _ in range(MOST_WAITING + 3):
+        made, target, answers = self.associate(), Target.of("dns.example", 53), self.pending()
+        for _ in range(3):
             made.send(b"a", target)
         answers[0].callback([ip_address("93.184.216.34")])
         made.send(b"b", target)
-        self.assertEqual(MOST_WAITING + 1, len(self.sockets[0].sent))
-        self.assertEqual(3, self.exit.udp.dropped)
+        self.assertEqual(4, len(self.sockets[0].sent))
         self.clock.advance(KNOWN_FOR)
         made.send(b"c", target)
         self.assertEqual(2, len(answers))
+
+    def test_slow_name(self) -> None:
+        """What is too old once the name is known is dropped, as it is anywhere else."""
+        made, target, answers = self.associate(), Target.of("dns.example", 53), self.pending()
+        made.send(b"old", target)
+        self.clock.advance(LIMITS.datagram_age)
+        made.send(b"new", target)
+        answers[0].callback([ip_address("93.184.216.34")])
+        self.assertEqual([b"new"], [payload for payload, _ in self.sockets[0].sent])
+        self.assertEqual(1, self.exit.udp.dropped)
+
+    def test_many_that_wait(self) -> None:
+        """A key's newest 256 KiB wait, over all its associations; others have their own."""
+        made, answers = [self.associate() for _ in range(2)], self.pending()
+        made.append(self.associate(replace(ASK, key_id="ann")))
+        for number in range(6):
+            made[number % 2].send(bytes([number]) * 60_000, Target.of("dns.example", 53))
+        made[2].send(b"ann", Target.of("dns.example", 53))
+        self.assertEqual(2, self.exit.udp.dropped)
+        for answer in answers:
+            answer.callback([ip_address("93.184.216.34")])
+        sent = [payload[:1] for one in self.sockets for payload, _ in one.sent]
+        self.assertEqual([b"\2", b"\4", b"\3", b"\5", b"a"], sent)
+        self.assertEqual({}, self.exit.udp._waiting)
+
+    def test_many_empty_ones(self) -> None:
+        """They are not free."""
+        made, answers = self.associate(), self.pending()
+        for _ in range(3000):
+            made.send(b"", Target.of("dns.example", 53))
+        made.close()
+        answers[0].callback([ip_address("93.184.216.34")])
+        self.assertGreater(self.exit.udp.dropped, 900)
+        self.assertEqual({}, self.exit.udp._waiting)
 
     def test_many_names(self) -> None:
         """So many lookups at a time and no more; those of a closed one are given up."""
