@@ -112,6 +112,20 @@ def test_server_restarted(workshop: Workshop, graceful: bool) -> None:
     print(f"{time.monotonic() - began:.2f} s after the start the far side is heard")
 
 
+def test_client_killed(workshop: Workshop) -> None:
+    """The next one has the far side's port at once, not when the old session ends."""
+    sides = Sides()
+    server = workshop.server("--allow", f"localhost:{sides.far_port}/udp")
+    let_bind(server, f"{LOOPBACK}:{sides.bind}")
+    client = workshop.client(server, f"--udp={sides.local}={sides.remote}", subflows=2)
+    sides.speak(near_first=True)
+    client.kill()
+    workshop.client(server, f"--udp={sides.local}={sides.remote}", subflows=2)
+    began = time.monotonic()
+    sides.speak(near_first=False)
+    print(f"{time.monotonic() - began:.2f} s after the start the far side is heard")
+
+
 class Numbers:
     """Numbered datagrams that are sent evenly, and those that have arrived."""
 

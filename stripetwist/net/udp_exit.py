@@ -7,10 +7,11 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from stripetwist.core.config import Limits
@@ -44,6 +45,8 @@ class UdpExit:
     @ivar dropped: datagrams lost here otherwise: unasked, too large, too old, or with no way.
     """
 
+    log = Logger()
+
     def __init__(
         self,
         reactor: Any,
@@ -62,6 +65,7 @@ class UdpExit:
         self._bind = bind
         self._of_key: Counter[str] = Counter()
         self._waiting: dict[str, Waiting] = {}
+        self._bound: dict[tuple[str, Target], ExitAssociation] = {}
         self.opened = self.sent = self.received = self.denied = self.dropped = 0
 
     @property
@@ -81,12 +85,25 @@ class UdpExit:
         association = ExitAssociation(self, request)
         try:
             if request.target != ANYWHERE:
-                association.fix(await self.allowed(request), binds)
+                addresses = await self.allowed(request)
+                await self._take_over(request)
+                association.fix(addresses, binds)
         except BaseException:
             association.close()
             raise
         self.opened += 1
+        if request.bind is not None:
+            self._bound[request.key_id, request.bind] = association
         return association
+
+    async def _take_over(self, request: OpenRequest) -> None:
+        """End the key's older association at that place: most likely its client is gone."""
+        place = request.bind
+        older = None if place is None else self._bound.pop((request.key_id, place), None)
+        if older is not None:
+            told = "{place} is taken over by a newer UDP association of the same key, {key_id}"
+            self.log.info(told, place=str(place), key_id=request.key_id)
+            await older.end()
 
     def _turn_away(self, request: OpenRequest) -> None:
         others, where = self._of_key[request.key_id], shown(request.target)
@@ -117,8 +134,11 @@ class UdpExit:
             del self._waiting[key_id]
         return taken
 
-    def closed(self, request: OpenRequest) -> None:
+    def closed(self, association: "ExitAssociation", request: OpenRequest) -> None:
         """One is gone."""
+        place = request.bind and (request.key_id, request.bind)
+        if place and self._bound.get(place) is association:
+            del self._bound[place]
         self._of_key[request.key_id] -= 1
         if not self._of_key[request.key_id]:
             del self._of_key[request.key_id]
@@ -315,21 +335,29 @@ class ExitAssociation:
         if left > 0:
             self._watch(left)
             return
+        self.end()
+
+    def end(self) -> Deferred[Any]:
+        """Close it and tell who listens; fires once its sockets are closed."""
         receiver = self.receiver
-        self.close()
+        closed = self._close()
         if receiver is not None:
             receiver.association_lost(None)
+        return closed
 
     def close(self) -> None:
         """See L{Association.close}."""
+        self._close()
+
+    def _close(self) -> Deferred[Any]:
         if self._closed:
-            return
+            return succeed(None)
         self._closed = True
         self.receiver = None
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         for answer in list(self._asking.values()):
             answer.cancel()
-        for socket in self._sockets.values():
-            socket.stopListening()
-        self._owner.closed(self._request)
+        self._owner.closed(self, self._request)
+        stopping = [maybeDeferred(socket.stopListening) for socket in self._sockets.values()]
+        return gatherResults(stopping)

@@ -305,6 +305,22 @@ class FixedTests(UdpExitTestCase):
         socket.protocol.datagramReceived(b"first", ("93.184.216.34", 53))
         self.assertEqual([(b"first", None)], self.heard.datagrams)
 
+    def test_taken_over(self) -> None:
+        """A newer association of the same key gets the place, once the socket there is closed."""
+        request = replace(self.request, bind=PLACE)
+        older = self.associate(request)
+        heard, closing = self.heard, Deferred[None]()
+        self.patch(Socket, "stopListening", lambda socket: closing)
+        newer = self.exit.associate(request)
+        self.assertEqual([None], heard.lost)
+        self.assertEqual(1, len(self.sockets))
+        closing.callback(None)
+        self.successResultOf(newer)
+        older.close()
+        self.assertEqual((2, 1), (len(self.sockets), self.exit.udp.active))
+        self.associate(request)
+        self.assertEqual((3, 1), (len(self.sockets), self.exit.udp.active))
+
     def test_may_not_be_bound(self) -> None:
         """Any other key, or place, is told what to list where."""
         for request in (
