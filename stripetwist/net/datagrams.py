@@ -5,11 +5,13 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 
+from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.events import DatagramArrived
 from stripetwist.core.session import Session
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.net.association import Association, Receiver
+from stripetwist.net.race import shown
 from stripetwist.net.tally import Tally
 
 _READ = 64 * 1024
@@ -60,6 +62,7 @@ class SessionAssociations:
         self,
         session: Session,
         clock: IReactorTime,
+        limits: Limits,
         turn: Callable[[], None],
         held: Tally,
         opening: Tally,
@@ -71,6 +74,8 @@ class SessionAssociations:
         self._held, self._opened = held, opening
         self._session = session
         self._clock = clock
+        self._most = limits.max_associations
+        self._ours = Tally()
         self._turn = turn
         self._table: dict[int, SessionAssociation] = {}
         self._opening: dict[int, Deferred[Association]] = {}
@@ -89,6 +94,8 @@ class SessionAssociations:
 
     def associate(self, request: OpenRequest) -> Deferred[Association]:
         """Have the peer make one; see L{Associator.associate}."""
+        if request.key_id and not self._ours.has_room(request.key_id, self._most):
+            return fail(OpenRefused(Code.OVERLOAD, self._no_room(request)))
         try:
             stream_id = self._session.open(request)
         except OpenRefused as refused:
@@ -97,13 +104,19 @@ class SessionAssociations:
         self._opening[stream_id] = opening
         self._held.add(stream_id, request.key_id)
         self._opened.add(stream_id, request.key_id)
+        self._ours.add(stream_id, request.key_id)
         self._turn()
         return opening
+
+    def _no_room(self, request: OpenRequest) -> str:
+        why = "this key has its share of the UDP associations there; end some, or try again"
+        return f"{shown(request.target)} is refused: {why}"
 
     def _cancel(self, stream_id: int) -> None:
         self._opening.pop(stream_id, None)
         self._held.discard(stream_id)
         self._opened.discard(stream_id)
+        self._ours.discard(stream_id)
         self._session.reset(stream_id, Code.CANCELLED)
         self._turn()
 
@@ -143,7 +156,8 @@ class SessionAssociations:
             opening.callback(association)
 
     def refused(self, stream_id: int, refusal: OpenRefused) -> None:
-        """The peer will not."""
+        """The peer will not, or no longer."""
+        self._ours.discard(stream_id)
         if (opening := self._opening.pop(stream_id, None)) is not None:
             opening.errback(refusal)
 

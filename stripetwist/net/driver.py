@@ -89,7 +89,7 @@ class SessionDriver:
         self._store = ground.store
         self._ended = ended
         self._paths: dict[int, str] = {}
-        self._streams = SessionStreams(session, ground.clock, self.soon, label)
+        self._streams = SessionStreams(session, ground.clock, ground.limits, self.soon, label)
         self._turn_comes: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
         self._timer_at = NEVER

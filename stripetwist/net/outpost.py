@@ -108,6 +108,8 @@ class Outpost(MultiService):
         self._own_addresses: list[tuple[str, int]] = []
         guard = Guard(policy, lambda: self._own_addresses)
         self.exit = DirectExit(reactor, clock, self._resolver, guard, ground.limits)
+        # No keys come this far: of one server all have its name.
+        self.exit.udp.asker = "server"
         self.witness = Witness(self.exit)
         self._told: dict[Dialer, IDelayedCall] = {}
         self._leaving = False

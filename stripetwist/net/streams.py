@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime, ITransport
 from twisted.logger import Logger
 
 from stripetwist.core import events
+from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.session import Session
 from stripetwist.core.target import OpenRequest
@@ -38,11 +39,18 @@ class SessionStreams:
     log = Logger()
 
     def __init__(
-        self, session: Session, clock: IReactorTime, turn: Callable[[], None], label: str
+        self,
+        session: Session,
+        clock: IReactorTime,
+        limits: Limits,
+        turn: Callable[[], None],
+        label: str,
     ) -> None:
         self.label = label
         self.held, self.opening = Tally(), Tally()
-        self.associations = SessionAssociations(session, clock, turn, self.held, self.opening)
+        self.associations = SessionAssociations(
+            session, clock, limits, turn, self.held, self.opening
+        )
         self._session = session
         self._turn = turn
         self._transports: dict[int, StreamTransport] = {}

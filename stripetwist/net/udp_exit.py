@@ -38,6 +38,7 @@ class UdpExit:
     Makes associations whose datagrams leave from here.
 
     @ivar active: how many there are.
+    @ivar asker: what the sentence calls whoever has too many.
     @ivar opened: how many there have been.
     @ivar sent: datagrams that left.
     @ivar received: datagrams that came from where some had been sent.
@@ -61,6 +62,7 @@ class UdpExit:
         self.clock = clock
         self.allowed = allowed
         self.limits = limits
+        self.asker = "key"
         self._reactor = reactor
         self._bind = bind
         self._of_key: Counter[str] = Counter()
@@ -108,7 +110,7 @@ class UdpExit:
     def _turn_away(self, request: OpenRequest) -> None:
         others, where = self._of_key[request.key_id], shown(request.target)
         if others >= self.limits.max_associations:
-            why = f"{others} UDP associations of this key are there already; end one"
+            why = f"{others} UDP associations of this {self.asker} are there already; end one"
             raise OpenRefused(Code.OVERLOAD, f"{where} is refused: {why}")
         if request.bind is not None and request.target == ANYWHERE:
             why = "a far end that is bound to a place needs one target"

@@ -123,6 +123,23 @@ class AssociationTests(AssociationCase):
         self.run_for(0.2)
         self.assertEqual({}, held._counts)
 
+    def test_share_of_a_key(self) -> None:
+        """Of what an exit takes of us one key has a part; local users have what there is."""
+        self.near._streams.associations._most = 4
+        desk, other = (replace(ANY, key_id=key_id) for key_id in ("desk", "other"))
+        made = [self.associated(desk)[0] for _ in range(2)]
+        refusal = self.failureResultOf(self.near.associate(desk), OpenRefused).value
+        self.assertEqual(Code.OVERLOAD, refusal.code)
+        self.assertIn("this key has its share", refusal.sentence)
+        made += [self.associated(one)[0] for one in (other, ANY, ANY)]
+        made[0].close()
+        self.run_for(0.2)
+        self.failureResultOf(self.near.associate(other), OpenRefused)
+        for one in made[1:]:
+            one.close()
+        self.run_for(0.2)
+        self.associated(desk)
+
     def test_refused(self) -> None:
         """With the sentence of the exit."""
         opening = self.near.associate(ANY)

@@ -126,6 +126,10 @@ class OutpostTests(OutpostTestCase):
         self.assertIn("203.0.113.9:80 is refused", sentence)
         self.assertEqual(self.outpost.exit.denied, 1)
 
+    def test_whose_associations(self) -> None:
+        """It knows servers and no keys, which is what its sentence says."""
+        self.assertEqual(self.outpost.exit.udp.asker, "server")
+
     def test_its_own_machine(self) -> None:
         """C{NAME.exit} is where it runs, by both addresses, if it may reach that."""
         self.start()

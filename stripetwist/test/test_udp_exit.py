@@ -243,7 +243,11 @@ class AnywhereTests(UdpExitTestCase):
         """Each key has a share; a closed one makes room, however often it is closed."""
         self.exit = self.make(Policy(), replace(Limits(), max_associations=1))
         made = self.associate()
-        self.assertEqual(Code.OVERLOAD, self.refusal(ASK).code)
+        refusal = self.refusal(ASK)
+        self.assertEqual(Code.OVERLOAD, refusal.code)
+        self.assertIn("1 UDP associations of this key are there already", refusal.sentence)
+        self.exit.udp.asker = "server"
+        self.assertIn("1 UDP associations of this server are", self.refusal(ASK).sentence)
         self.associate(replace(ASK, key_id="ann"))
         made.close()
         made.close()
