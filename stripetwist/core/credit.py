@@ -29,16 +29,18 @@ class MemoryBudget:
 
     Nothing is over-promised, so no stream ever has to be ended for memory: receive promises
     stay under three quarters, and stored outgoing bytes under the last one, of which each
-    session has a part; see L{SendStore}.
+    session has a part; see L{SendStore}.  Datagrams have a sixteenth, beside that.
 
     @ivar promised: bytes that peers may still make us hold: the windows of all streams.
     @ivar stored: bytes of ours that peers have not acknowledged.
+    @ivar datagrams: bytes of datagrams that wait to leave.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.promised = 0
         self.stored = 0
+        self.datagrams = 0
 
     @property
     def limit(self) -> int:
@@ -48,6 +50,11 @@ class MemoryBudget:
     def may_open(self) -> bool:
         """Whether one more stream can have its guarantee."""
         return self.promised + self._limits.min_window <= self.limit * 3 // 4
+
+    @property
+    def left_for_datagrams(self) -> int:
+        """What is left of their sixteenth; a session holds no more of them than that."""
+        return self.limit // 16 - self.datagrams
 
     def first_window(self) -> int:
         """What a stream is granted to start with."""

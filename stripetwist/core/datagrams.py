@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from stripetwist.core.config import Limits
+from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.flow import Datagram, Flow, Lane
 from stripetwist.core.frames import MAX_DATAGRAM
 from stripetwist.core.subflow import NEVER, Subflow
@@ -32,8 +33,9 @@ class Datagrams:
     @ivar dropped: how many were dropped, by reason.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, budget: MemoryBudget) -> None:
         self._limits = limits
+        self._budget = budget
         self._flows: dict[int, Flow] = {}
         self._waiting: dict[int, Flow] = {}
         self._held = 0
@@ -91,7 +93,7 @@ class Datagrams:
             self.dropped["overflow"] += 1
             return
         datagram = flow.put(b"" if peer is None else peer.encode(), payload, now)
-        self._held += datagram.size * len(flow.lanes)
+        self._hold(datagram.size * len(flow.lanes))
         self._waiting[stream_id] = flow
         self.drop_at = min(self.drop_at, now + self._limits.datagram_age)
         self._keep_short(flow)
@@ -101,11 +103,22 @@ class Datagrams:
         for lane in flow.lanes:
             while len(lane.queue) > limits.datagrams or lane.size > limits.datagram_bytes:
                 self._drop(lane, "overflow")
-        while self._held > limits.datagram_bytes_all:
+        while self._is_over:
             oldest = min(self._waiting.values(), key=lambda one: one.oldest)
             for lane in oldest.lanes:
                 if lane.queue:
                     self._drop(lane, "overflow")
+
+    def _hold(self, count: int) -> None:
+        """So many more bytes wait, or fewer."""
+        self._held += count
+        self._budget.datagrams += count
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether too many wait: of this session, or for what other sessions leave it."""
+        most = min(self._limits.datagram_bytes_all, max(0, self._budget.left_for_datagrams))
+        return self._held > most
 
     def _drop(self, lane: Lane, why: str) -> None:
         """The oldest in a lane does not leave; counted if no copy of it has or will."""
@@ -115,7 +128,7 @@ class Datagrams:
 
     def _take(self, lane: Lane) -> Datagram:
         datagram = lane.take()
-        self._held -= datagram.size
+        self._hold(-datagram.size)
         return datagram
 
     def route(self, ways: Sequence[Way], now: float) -> None:

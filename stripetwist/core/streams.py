@@ -46,7 +46,7 @@ class Streams:
         self.table: dict[int, Stream] = {}
         self.counters = {"opened": 0, "refused": 0, "reset": 0}
         self.leaving = False
-        self.datagrams = Datagrams(limits)
+        self.datagrams = Datagrams(limits, budget)
         self.store = SendStore(budget)
         self.room = Room(limits, self.store, tell)
         self._limits = limits

@@ -105,6 +105,7 @@ class EngineCase(SynchronousTestCase):
             outbox = session._outbox
             self.assertEqual(session._streams.table, {})
             self.assertEqual((end.budget.promised, end.budget.stored), (0, 0))
+            self.assertEqual(end.budget.datagrams, 0)
             self.assertFalse(outbox.has_control or outbox.has_data)
             self.assertEqual(
                 (outbox._owed_items, outbox._owed_bytes, outbox._flying_bytes), (0,) * 3

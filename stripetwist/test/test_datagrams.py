@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core import frames
 from stripetwist.core.config import KIB, Limits
+from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.datagrams import Datagrams
 from stripetwist.core.flow import Seen
 from stripetwist.core.frames import FrameParser
@@ -48,7 +49,7 @@ class DatagramsTests(SynchronousTestCase):
     limits = Limits()
 
     def setUp(self) -> None:
-        self.datagrams = Datagrams(self.limits)
+        self.datagrams = Datagrams(self.limits, MemoryBudget(self.limits))
         self.datagrams.add(1, 1)
         self.subflows = {i: Subflow(i, self.limits, NOW, 0.02 * i) for i in (1, 2, 3)}
 
@@ -145,6 +146,20 @@ class DatagramsTests(SynchronousTestCase):
         self.route(NOW + 0.03, 1)
         self.assertEqual([one[:1] for one in self.leave(1)], [b"b"] * 8 + [b"c"] * 2)
 
+    def test_many_sessions(self) -> None:
+        """All of a process hold a sixteenth of its memory; whoever comes later finds some left."""
+        budget = MemoryBudget(replace(self.limits, max_memory=16 * 16 * 1020))
+        every = [Datagrams(self.limits, budget) for _ in range(3)]
+        for datagrams in every:
+            datagrams.add(1, 1)
+            for _ in range(20):
+                datagrams.put(1, bytes(1000), None, NOW)
+        dropped = [datagrams.dropped["overflow"] for datagrams in every]
+        self.assertEqual((dropped, budget.datagrams), ([12, 16, 18], 14 * 1020))
+        for datagrams in every:
+            datagrams.forget(1)
+        self.assertEqual(budget.datagrams, 0)
+
     def test_too_late(self) -> None:
         """Where all are so busy that it would come too late it is dropped at once."""
         for subflow in self.subflows.values():
@@ -228,7 +243,7 @@ class ShareTests(SynchronousTestCase):
     def test_a_fifth(self) -> None:
         """Of all that goes onto it while both wait; the first 16 KiB are free."""
         subflow = Subflow(1, Limits(), NOW, 0.02)
-        datagrams = Datagrams(Limits())
+        datagrams = Datagrams(Limits(), MemoryBudget(Limits()))
         datagrams.add(1, 1)
         told = 0
         for _ in range(400):
@@ -251,7 +266,7 @@ class RateTests(SynchronousTestCase):
     def carried(self, size: int, seconds: float) -> Subflow:
         """One that has carried datagrams of 1,000 bytes, evenly, and has them acknowledged."""
         subflow = Subflow(1, Limits(), NOW, 0.2)
-        datagrams = Datagrams(Limits())
+        datagrams = Datagrams(Limits(), MemoryBudget(Limits()))
         datagrams.add(1, 1)
         count = size // 1000
         for number in range(count):
