@@ -1,5 +1,6 @@
 """The way out for datagrams: sockets from where this process stands."""
 
+import errno
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
@@ -25,11 +26,16 @@ from stripetwist.net.udp_waiting import Waiting
 
 Allowed = Callable[[OpenRequest], Awaitable[list[Address]]]
 
-# Of one association: targets known at a time, how long an answer holds, names being looked up.
+# Of one association: targets known at a time, how long an answer holds, and a failure; names
+# being looked up; after how long a silence its one target is looked up again.
 MOST_KNOWN = 1024
 KNOWN_FOR = 30.0
+FAILED_FOR = 2.0
 MOST_LOOKUPS = 16
+SILENT_FOR = 60.0
 
+# Another address of the same name may do better.
+_NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _EVERYWHERE = {4: "0.0.0.0", 6: "::"}
 
 
@@ -185,9 +191,10 @@ class ExitAssociation:
         self.receiver: Receiver | None = None
         self._owner = owner
         self._request = request
-        self._fixed: Address | None = None
+        self._fixed: list[Address] = []
+        self._silent_since: float | None = None
         self._sockets: dict[int, Any] = {}
-        self._known: dict[Target, tuple[float, Address | None]] = {}
+        self._known: dict[Target, tuple[float, list[Address] | None]] = {}
         self._asking: dict[Target, Deferred[list[Address]]] = {}
         self._peers: dict[tuple[Address, int], None] = {}
         self._closed = False
@@ -205,7 +212,7 @@ class ExitAssociation:
         @raise OpenRefused: it cannot be bound.
         """
         why = "the exit has no address of that kind to send from"
-        for address in addresses:
+        for number, address in enumerate(addresses):
             for host in self._hosts(address, binds):
                 port = self._request.bind.port if self._request.bind else 0
                 try:
@@ -213,11 +220,41 @@ class ExitAssociation:
                 except CannotListenError as error:
                     why = f"{host}:{port} cannot be bound: {printable(str(error.socketError), 60)}"
                     continue
-                self._fixed = address
-                self._peers[address, self._request.target.port] = None
+                self._aim_at(addresses[number:])
                 return
         where = shown(self._request.target)
         raise OpenRefused(Code.GENERAL, f"{where} is refused: {why}")
+
+    def _aim_at(self, addresses: list[Address]) -> None:
+        """Send to these from now on: to the first that there is a way to."""
+        self._fixed = [one for one in addresses if self._is_within_reach(one)]
+        self._peers = {(self._fixed[0], self._request.target.port): None}
+
+    def _is_within_reach(self, address: Address) -> bool:
+        return self._request.bind is None or address.version in self._sockets
+
+    def _look_again(self) -> None:
+        """Look up a target of which nothing has come for long: it may have moved."""
+        target, now = self._request.target, self._owner.clock.seconds()
+        if not isinstance(target.host, str):
+            return
+        if self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since >= SILENT_FOR and target not in self._asking:
+            self._silent_since = now
+            self._asking[target] = answer = Deferred.fromCoroutine(self._allowed(self._request))
+            answer.addCallbacks(self._found_again, self._not_found_again)
+
+    def _found_again(self, addresses: list[Address]) -> None:
+        del self._asking[self._request.target]
+        known = [one for one in addresses if one in self._fixed]
+        reached = [one for one in addresses if self._is_within_reach(one)]
+        if not self._closed and reached and not known:
+            self._aim_at(reached)
+
+    def _not_found_again(self, _failure: Failure) -> None:
+        """What was known still has to do."""
+        del self._asking[self._request.target]
 
     def _hosts(self, address: Address, binds: list[Address]) -> list[str]:
         if self._request.bind is None:
@@ -231,8 +268,9 @@ class ExitAssociation:
         if self._closed:
             return
         self._used_at = self._owner.clock.seconds()
-        if self._fixed is not None:
+        if self._fixed:
             if peer is None or peer == self._request.target:
+                self._look_again()
                 self._write(payload, self._fixed, self._request.target.port)
             else:
                 self._owner.dropped += 1
@@ -242,13 +280,13 @@ class ExitAssociation:
             self._send_to(payload, peer)
 
     def _send_to(self, payload: bytes, peer: Target) -> None:
-        until, address = self._known.get(peer, (0.0, None))
+        until, addresses = self._known.get(peer, (0.0, None))
         if self._owner.clock.seconds() >= until:
             self._ask(payload, peer)
-        elif address is None:
+        elif addresses is None:
             self._owner.denied += 1
         else:
-            self._write(payload, address, peer.port)
+            self._write(payload, addresses, peer.port)
 
     def _ask(self, payload: bytes, peer: Target) -> None:
         """Whether a target may be reached, and where it is; what is sent there waits."""
@@ -275,38 +313,49 @@ class ExitAssociation:
         waiting = self._waited(peer)
         if self._closed:
             return
-        self._learn(peer, addresses[0])
+        self._learn(peer, addresses, KNOWN_FOR)
         for payload in waiting:
-            self._write(payload, addresses[0], peer.port)
+            self._write(payload, addresses, peer.port)
 
     def _not_found(self, peer: Target, failure: Failure) -> None:
         waiting = self._waited(peer)
         error = failure.value
         if isinstance(error, OpenRefused) and error.code is Code.NOT_ALLOWED:
-            self._learn(peer, None)
+            self._learn(peer, None, KNOWN_FOR)
             self._owner.denied += len(waiting)
         else:
+            self._learn(peer, [], FAILED_FOR)
             self._owner.dropped += len(waiting)
 
-    def _learn(self, peer: Target, address: Address | None) -> None:
+    def _learn(self, peer: Target, addresses: list[Address] | None, time: float) -> None:
+        """Where a target is, for so long: nowhere, or C{None} if it is denied."""
         self._known.pop(peer, None)
-        self._known[peer] = self._owner.clock.seconds() + KNOWN_FOR, address
+        self._known[peer] = self._owner.clock.seconds() + time, addresses
         if len(self._known) > MOST_KNOWN:
             del self._known[next(iter(self._known))]
 
-    def _write(self, payload: bytes, address: Address, port: int) -> None:
-        if self._fixed is None:
-            self._peers.pop((address, port), None)
-            self._peers[address, port] = None
-            if len(self._peers) > MOST_KNOWN:
-                del self._peers[next(iter(self._peers))]
-        try:
-            self._socket(address.version).write(payload, (str(address), port))
-        except (OSError, MessageLengthError, CannotListenError):
-            # No way there, too large for it, or no room: as on any network.
-            self._owner.dropped += 1
-        else:
+    def _write(self, payload: bytes, addresses: list[Address], port: int) -> None:
+        for address in addresses:
+            try:
+                self._socket(address.version).write(payload, (str(address), port))
+            except CannotListenError:
+                continue
+            except (OSError, MessageLengthError) as error:
+                if getattr(error, "errno", None) in _NO_WAY:
+                    continue
+                # Too large, or no room: as on any network.
+                break
             self._owner.sent += 1
+            self._expect(address, port)
+            return
+        self._owner.dropped += 1
+
+    def _expect(self, address: Address, port: int) -> None:
+        """Something may come from there."""
+        self._peers.pop((address, port), None)
+        self._peers[address, port] = None
+        if len(self._peers) > MOST_KNOWN:
+            del self._peers[next(iter(self._peers))]
 
     def _socket(self, version: int) -> Any:
         if version not in self._sockets:
@@ -322,7 +371,8 @@ class ExitAssociation:
             return
         self._used_at = self._owner.clock.seconds()
         self._owner.received += 1
-        peer = None if self._fixed is not None else Target(address, port)
+        self._silent_since = None
+        peer = None if self._fixed else Target(address, port)
         self.receiver.datagram_came(payload, peer)
 
     # ---- the end

@@ -17,7 +17,7 @@ from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
 from stripetwist.net.association import Association
 from stripetwist.net.exit import DirectExit
 from stripetwist.net.guard import Guard
-from stripetwist.net.udp_exit import KNOWN_FOR, MOST_LOOKUPS
+from stripetwist.net.udp_exit import FAILED_FOR, KNOWN_FOR, MOST_LOOKUPS, SILENT_FOR
 from stripetwist.test.collector import Collector
 from stripetwist.test.test_exit import Names
 
@@ -38,7 +38,9 @@ class Socket:
         self.closed = False
 
     def write(self, data: bytes, address: tuple[str, int]) -> None:
-        """Send, or fail as told."""
+        """Send, or fail as told; there is no way to 2620::."""
+        if address[0].startswith("2620:"):
+            raise OSError(errno.ENETUNREACH, "")
         if self.error is not None:
             raise self.error
         self.sent.append((data, address))
@@ -169,6 +171,30 @@ class AnywhereTests(UdpExitTestCase):
         made.send(b"c", target)
         self.assertEqual(2, len(answers))
 
+    def test_other_address(self) -> None:
+        """Where there is no way to one address of a name it goes to the next."""
+        self.names.table["dns.example"] = ["2620:0:860::1", "93.184.216.34"]
+        made, target = self.associate(), Target.of("dns.example", 53)
+        made.send(b"a", target)
+        made.send(b"b", target)
+        self.assertEqual([[], [b"a", b"b"]], [[p for p, _ in one.sent] for one in self.sockets])
+        self.sockets[1].protocol.datagramReceived(b"yes", ("93.184.216.34", 53))
+        self.assertEqual([(b"yes", PUBLIC)], self.heard.datagrams)
+        self.sockets[1].error = OSError(errno.ENETUNREACH, "")
+        made.send(b"c", target)
+        self.assertEqual(1, self.exit.udp.dropped)
+
+    def test_name_that_is_not_there(self) -> None:
+        """It is not asked for again with each datagram, but soon."""
+        made, target, answers = self.associate(), Target.of("dns.example", 53), self.pending()
+        made.send(b"a", target)
+        answers[0].errback(OpenRefused(Code.DNS_FAIL, "no such name"))
+        made.send(b"b", target)
+        self.assertEqual((1, 2), (len(answers), self.exit.udp.dropped))
+        self.clock.advance(FAILED_FOR)
+        made.send(b"c", target)
+        self.assertEqual(2, len(answers))
+
     def test_slow_name(self) -> None:
         """What is too old once the name is known is dropped, as it is anywhere else."""
         made, target, answers = self.associate(), Target.of("dns.example", 53), self.pending()
@@ -287,6 +313,42 @@ class FixedTests(UdpExitTestCase):
             self.associate(request).send(b"a", None)
         hosts = [address[0] for one in self.sockets for _, address in one.sent]
         self.assertEqual(["93.184.216.34", "93.184.216.35"], hosts)
+
+    def test_moves_meanwhile(self) -> None:
+        """It is looked up again when something was sent and nothing came for a minute."""
+        target = Target.of("x.example", 53)
+        self.names.table["x.example"] = ["93.184.216.34"]
+        made = self.associate(replace(self.request, target=target))
+        made.send(b"a", None)
+        self.clock.advance(SILENT_FOR - 1)
+        self.names.table["x.example"] = ["93.184.216.35"]
+        self.sockets[0].protocol.datagramReceived(b"yes", ("93.184.216.34", 53))
+        for after in (1, SILENT_FOR - 1, 1):
+            self.clock.advance(after)
+            made.send(b"b", None)
+        hosts = [address[0] for _, address in self.sockets[0].sent]
+        self.assertEqual(["93.184.216.34"] * 3 + ["93.184.216.35"], hosts)
+        for host in hosts[2:]:
+            self.sockets[0].protocol.datagramReceived(b"yes", (host, 53))
+        self.assertEqual(2, len(self.heard.datagrams))
+        self.clock.advance(SILENT_FOR)
+        made.send(b"c", None)
+        self.names.table["x.example"] = OpenRefused(Code.DNS_FAIL, "no such name")
+        self.clock.advance(SILENT_FOR)
+        made.send(b"d", None)
+        self.assertEqual("93.184.216.35", self.sockets[0].sent[-1][1][0])
+        self.assertEqual({}, made._asking)  # type: ignore[attr-defined]
+
+    def test_other_address(self) -> None:
+        """Where there is no way to one it goes to the next, if that may be sent to from there."""
+        self.names.table["x.example"] = ["2620:0:860::1", "93.184.216.34"]
+        request = replace(self.request, target=Target.of("x.example", 53))
+        self.associate(request).send(b"a", None)
+        self.assertEqual([[], [b"a"]], [[p for p, _ in one.sent] for one in self.sockets])
+        self.sockets[1].protocol.datagramReceived(b"yes", ("93.184.216.34", 53))
+        self.assertEqual([(b"yes", None)], self.heard.datagrams)
+        self.associate(replace(request, bind=PLACE)).send(b"b", None)
+        self.assertEqual(b"b", self.sockets[2].sent[0][0])
 
     def test_cannot_be_bound(self) -> None:
         """A socket that cannot be had is a refusal."""
