@@ -17,7 +17,7 @@ from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
 from stripetwist.net.association import Association
 from stripetwist.net.exit import DirectExit
 from stripetwist.net.guard import Guard
-from stripetwist.net.udp_exit import FAILED_FOR, KNOWN_FOR, MOST_LOOKUPS, SILENT_FOR
+from stripetwist.net.udp_association import FAILED_FOR, KNOWN_FOR, MOST_LOOKUPS, SILENT_FOR
 from stripetwist.test.collector import Collector
 from stripetwist.test.test_exit import Names
 
