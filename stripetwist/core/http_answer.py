@@ -6,6 +6,7 @@ MAX_HEAD = 64 * 1024
 
 _BEGIN = b"HTTP/1."
 _STATUS = re.compile(rb"HTTP/1\.[0-9] ([0-9]{3})")
+_BARE = re.compile(rb"(?<!\r)\n")
 _INTERIM = re.compile(rb"10[02-9]")
 # What a target says of its own connection, which is not the client's.
 _ITS_OWN = frozenset((b"connection", b"keep-alive", b"proxy-connection"))
@@ -16,7 +17,8 @@ class Answer:
     Says in the head of an answer that the connection ends behind it.
 
     Not every server does where it was asked to close, and a client that trusts the
-    connection would send its next request into its end.  What is no HTTP passes unchanged.
+    connection would send its next request into its end.  What is no HTTP passes unchanged,
+    and so does a head with a bare LF: clients differ in where that ends.
     """
 
     def __init__(self) -> None:
@@ -33,7 +35,7 @@ class Answer:
             head, self._held = self._held[:end], self._held[end:]
             said += self._told(head) + self._held[:4]
             self._held = self._held[4:]
-        if self._held[: len(_BEGIN)] != _BEGIN[: len(self._held)] or len(self._held) > MAX_HEAD:
+        if not self._may_be_head():
             self._is_past = True
         return said + self.rest() if self._is_past else said
 
@@ -42,9 +44,14 @@ class Answer:
         held, self._held = self._held, b""
         return held
 
+    def _may_be_head(self) -> bool:
+        held = self._held
+        begins = held[: len(_BEGIN)] == _BEGIN[: len(held)]
+        return begins and len(held) <= MAX_HEAD and _BARE.search(held) is None
+
     def _told(self, head: bytes) -> bytes:
         """A head as the client is to have it; there is another behind an interim one."""
-        found = _STATUS.match(head)
+        found = None if _BARE.search(head) else _STATUS.match(head)
         if found is not None and _INTERIM.match(found[1]):
             return head
         self._is_past = True

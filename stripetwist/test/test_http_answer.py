@@ -33,6 +33,14 @@ class AnswerTests(SynchronousTestCase):
             for size in (0, 1, 5):
                 self.assertEqual(told(data, size or 1), data)
 
+    def test_bare_line_feeds(self) -> None:
+        """An answer whose head has one passes as it is, and at once: its body may have CRLFs."""
+        body = b"line one\r\n\r\nline three"
+        for head in (b"HTTP/1.0 200 OK\nA: b\n\n", b"HTTP/1.0 200 OK\r\nA: b\n\n"):
+            for size in (1, 5, 99):
+                self.assertEqual(told(head + body, size), head + body)
+            self.assertEqual(Answer().take(head), head)
+
     def test_too_long(self) -> None:
         """A head without an end is not held for ever."""
         answer = Answer()
