@@ -15,19 +15,20 @@ class Bucket:
     closes then, until that is made up for.
 
     @ivar rate: bytes per second.
+    @ivar most: how many of them are saved up.
     @ivar reopens_at: when it opens again, after being closed; else infinite.
     """
 
     def __init__(self, rate: int, now: float) -> None:
         self.rate = rate
         self.reopens_at = NEVER
-        self._tokens = rate * _SAVED
+        self.most = self._tokens = rate * _SAVED
         self._counted_at = now
 
     def room(self, now: float) -> float:
         """How many bytes may leave now; none or less while it is closed."""
         earned = max(0.0, now - self._counted_at) * self.rate
-        self._tokens = min(self.rate * _SAVED, self._tokens + earned)
+        self._tokens = min(self.most, self._tokens + earned)
         self._counted_at = now
         if now >= self.reopens_at:
             self.reopens_at = NEVER

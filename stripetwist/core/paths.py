@@ -43,6 +43,11 @@ class Paths:
         bucket = self.limited.get(subflow.path)
         return NEVER if bucket is None else bucket.room(now)
 
+    def saved(self, subflow: Subflow) -> float:
+        """How many bytes its path may save up: to wait for more would make datagrams too old."""
+        bucket = self.limited.get(subflow.path)
+        return NEVER if bucket is None else bucket.most
+
     def spend(self, subflow: Subflow, size: int, now: float) -> None:
         """So many bytes are written to it."""
         if (bucket := self.limited.get(subflow.path)) is not None:

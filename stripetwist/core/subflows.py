@@ -24,6 +24,8 @@ _LONGER = 1.3
 _CLOSE = 0.02
 _MOST_DOUBLINGS = 30
 _DEAD_LEDGERS = 128
+# On a path that may carry next to nothing, a batch is no less: headers are bytes, too.
+_SLIVER = 512
 
 
 class Subflows:
@@ -156,6 +158,9 @@ class Subflows:
         control, data = outbox.has_control, outbox.has_data
         if (control or data) and len(subflows) > 1:
             subflows.sort(key=_batch_latency)
+        if routed and self.paths.limited:
+            # A stream's batch on another would close their path to them.
+            subflows.sort(key=lambda s: s.subflow_id not in routed)
         padding = self._warmth.padding
         for s in subflows:
             pads = s.since_drain == 0 and s.subflow_id in padding
@@ -280,8 +285,8 @@ class Subflows:
         """How many bytes to give it at a time: however little its path may carry, some."""
         if not self.paths.limited:
             return subflow.batch
-        room = max(self.paths.room(subflow, now), self._limits.batch_least)
-        return int(min(subflow.batch, room))
+        least = min(self._limits.batch_least, self.paths.saved(subflow))
+        return int(min(subflow.batch, max(self.paths.room(subflow, now), least, _SLIVER)))
 
     def takes_data(self, subflow: Subflow) -> bool:
         """Whether there are stream bytes that it should carry."""

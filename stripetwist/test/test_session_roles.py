@@ -223,6 +223,20 @@ class RateTests(RoleCase):
         carried = sum(self.ends.subflows[i][1].carried for i in ids)
         self.assertLess(abs(carried / 2 / (4 * MEGABIT) - 1), 0.05)
 
+    def test_datagrams_beside_a_stream(self) -> None:
+        """However little it may carry, a batch of the stream's keeps none waiting too long."""
+        for kilobits in (64, 100, 200, 320):
+            self.ends = Pair(LIMITS)
+            self.limited(kilobits * 125)
+            self.open()
+            flow = self.ends.a.associate()
+            self.feed(kilobits * 250, 1)
+            for _ in range(60):
+                self.ends.a.send_datagram(flow, bytes(60))
+                self.feed(kilobits * 250, 0.05)
+            came = self.ends.b.streams[flow].datagrams
+            self.assertGreaterEqual(len(came), 57, kilobits)
+
     def test_another_beside_it(self) -> None:
         """What it may not carry goes elsewhere at once."""
         self.start()
