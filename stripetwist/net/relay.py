@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from stripetwist.core.config import Limits
+from stripetwist.net.sieve import NOTHING_SIFTED, Sieves, sift
 from stripetwist.net.sockets import break_at_exit, is_broken
 
 
@@ -232,12 +233,13 @@ class Relay:
             self.ended.callback(None)
 
 
-def couple(
+def couple(  # noqa: PLR0913, all that is known of it
     near: ITransport,
     far: ITransport,
     *,
     early: bytes = b"",
     early_eof: bool = False,
+    sieves: Sieves = NOTHING_SIFTED,
     clock: IReactorTime,
     limits: Limits,
 ) -> Relay:
@@ -246,7 +248,11 @@ def couple(
 
     @param early: bytes already read from C{near}, to be sent first.
     @param early_eof: whether C{near} has already ended its sending.
+    @param sieves: what of C{near}'s is for the other side, and what of C{far}'s.
     """
     relay = Relay(near, far, clock, limits)
+    # A carried stream may hand over what it has within the call that lets it.
+    sift(near, sieves[0])
+    sift(far, sieves[1])
     relay.start(early, early_eof)
     return relay

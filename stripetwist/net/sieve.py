@@ -19,6 +19,11 @@ class Keep(Interface):
         """What is still held back when no more will come."""
 
 
+# What is for the other side, of the near one's and of the far one's; C{None} if everything is.
+Sieves = tuple[Keep | None, Keep | None]
+NOTHING_SIFTED: Sieves = (None, None)
+
+
 @implementer(IHalfCloseableProtocol)
 class Sieve(Protocol):
     """

@@ -39,7 +39,6 @@ from stripetwist.net.association import Association
 from stripetwist.net.guests import Guests
 from stripetwist.net.opener import Opener
 from stripetwist.net.relay import Parked
-from stripetwist.net.sieve import sift
 from stripetwist.net.sockets import is_broken
 from stripetwist.net.socks_udp import UdpDoor, UdpRelay
 
@@ -267,10 +266,14 @@ class SocksProtocol(Protocol):
         near.protocol = parked = Parked()
         parked.makeConnection(near)
         coupling = front.couple(
-            near, far, early=early, early_eof=self._eof, clock=front.clock, limits=front.limits
+            near,
+            far,
+            early=early,
+            early_eof=self._eof,
+            sieves=(self._dialogue.keep, self._dialogue.mend),
+            clock=front.clock,
+            limits=front.limits,
         )
-        sift(near, self._dialogue.keep)
-        sift(far, self._dialogue.mend)
         front.guests.coupled(self, coupling)
 
     # ---- datagrams

@@ -18,6 +18,7 @@ from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.net.guests import Guests
 from stripetwist.net.relay import Parked
+from stripetwist.net.sieve import NOTHING_SIFTED, Sieves
 from stripetwist.net.socks import LINGER, SocksFactory
 
 LIMITS = Limits()
@@ -273,6 +274,7 @@ class Coupling:
     far: Wire
     early: bytes = b""
     early_eof: bool = False
+    sieves: Sieves = NOTHING_SIFTED
     clock: Any = None
     limits: Any = None
     ended: Deferred[None] = field(default_factory=Deferred)

@@ -10,7 +10,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.config import Limits
+from stripetwist.core.http_answer import Answer
+from stripetwist.core.http_body import Body
 from stripetwist.net.relay import Parked, Relay, couple
+from stripetwist.net.sieve import NOTHING_SIFTED, Sieves
 from stripetwist.testing_transports import BoundedTransport
 
 LIMIT = 1000
@@ -26,6 +29,14 @@ class Counting(BoundedTransport):
         clock, self._clock = self._clock, None
         super().abortConnection()
         self._clock = clock
+
+
+class Eager(BoundedTransport):
+    """A transport that hands over what it has within the call that lets it."""
+
+    def resumeProducing(self) -> None:
+        """Everything is here already."""
+        self.protocol.dataReceived(b"HTTP/1.1 200 OK\r\n\r\n")
 
 
 class RelayTestCase(SynchronousTestCase):
@@ -47,13 +58,16 @@ class RelayTestCase(SynchronousTestCase):
         """Let the far side be one that counts consumption."""
         self.far = self.parked(Counting(LIMIT, self.clock))
 
-    def couple(self, early: bytes = b"", early_eof: bool = False) -> Relay:
+    def couple(
+        self, early: bytes = b"", early_eof: bool = False, sieves: Sieves = NOTHING_SIFTED
+    ) -> Relay:
         """Couple them."""
         relay = couple(
             self.near,
             self.far,
             early=early,
             early_eof=early_eof,
+            sieves=sieves,
             clock=self.clock,
             limits=self.limits,
         )
@@ -73,6 +87,15 @@ class RelayTestCase(SynchronousTestCase):
 
 class FlowTests(RelayTestCase):
     """Bytes, and who may stop them."""
+
+    def test_sieves(self) -> None:
+        """They are there before the first byte is, and sift what is read later."""
+        self.far = self.parked(Eager(LIMIT, self.clock))
+        self.couple(b"a", sieves=(Body(2), Answer()))
+        self.near.arrive(b"bcd")
+        self.turn()
+        self.assertEqual(self.far.drain(), b"abc")
+        self.assertEqual(self.near.drain(LIMIT), b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
 
     def test_nothing_is_read_before_it_is_coupled(self) -> None:
         """A parked transport keeps what comes, its end too, for the one who couples it."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from stripetwist.core.errors import Code
+from stripetwist.core.http_answer import Answer
 from stripetwist.core.http_body import Body
 from stripetwist.core.http_proxy import CONNECTED
 from stripetwist.core.target import OpenRequest, Target
@@ -84,11 +85,11 @@ class LanguageTests(FrontCase):
             b"POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n"
             b"Connection: close\r\n\r\nhe",
         )
-        self.assertIsInstance(self.couplings[-1].far.protocol, Sieve)
-        sieve = wire.protocol
-        assert isinstance(sieve, Sieve)
+        keep, mend = self.couplings[-1].sieves
+        self.assertIsInstance(mend, Answer)
+        assert keep is not None
         inner = Inner()
-        sieve._inner = inner
+        sieve = Sieve(inner, keep)
         for data in (b"ll", b"oGET http://other/ HTTP/1.1\r\n", b"more"):
             sieve.dataReceived(data)
         sieve.readConnectionLost()
