@@ -49,13 +49,18 @@ class Drain:
         self._look = LoopingCall(self._check)
         self._look.clock = clock
 
+    def watch(self) -> None:
+        """Watch for signals, HUP from now on: what is asked before the reactor runs waits."""
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._hung_up)
+        # Twisted installs its own of the others when the reactor starts; ours have to be later.
+        self._reactor.callWhenRunning(self.install)
+
     def install(self) -> None:
-        """Take the signals over from Twisted; to be called once the reactor runs."""
+        """Take TERM and INT over from Twisted; to be called once the reactor runs."""
         for number in (signal.SIGTERM, signal.SIGINT):
             previous = signal.getsignal(number)
             signal.signal(number, self._handler(number, previous))
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, self._hung_up)
 
     def _handler(self, number: int, previous: Any) -> Callable[[int, FrameType | None], None]:
         def end() -> None:

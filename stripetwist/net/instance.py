@@ -135,8 +135,7 @@ class Instance(MultiService):
         ground = self._ground
         drain = Drain(self._reactor, ground.clock, ground.limits, leave, is_idle, reload)
         self._drain = drain
-        # Twisted installs its own handlers when the reactor starts; ours have to be later.
-        self._reactor.callWhenRunning(drain.install)
+        drain.watch()
 
     @property
     def exit_code(self) -> int:

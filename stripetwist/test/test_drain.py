@@ -151,7 +151,8 @@ class SignalTests(DrainTestCase):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, end)
-        self.drain.install()
+        self.drain.watch()
+        self.reactor.start()
 
     def test_first_and_second(self) -> None:
         """The first drains, the second ends, as Twisted's own handler of the first would."""

@@ -88,6 +88,12 @@ class SignalTests(InstanceTestCase):
         self.instance.watch_signals(lambda: None, lambda: True, lambda: None)
         self.assertIs(signal.getsignal(signal.SIGTERM), before)
 
+    def test_hang_up_before_the_reactor_runs(self) -> None:
+        """Who reads that it is there may ask at once: files are read again as soon as it runs."""
+        self.instance.watch_signals(lambda: None, lambda: True, lambda: self.did.append("reload"))
+        self.signalled(signal.SIGHUP)
+        self.assertEqual(self.did, ["reload"])
+
 
 class ShowTests(InstanceTestCase):
     """What can be seen of it."""
