@@ -64,8 +64,8 @@ class Fronts:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is left of any connection."""
-        return not any(guests.active for guests in self._guests())
+        """Whether nothing is left of any connection that carries a stream."""
+        return all(guests.is_idle for guests in self._guests())
 
     def _guests(self) -> Iterable[Guests]:
         return {front.guests for front in self._fronts}

@@ -36,6 +36,7 @@ class Guests:
         self._most = most
         self._sources = tuple(sources)
         self._live: set[Guest] = set()
+        self._excused: set[Guest] = set()
         self._waiting: list[Deferred[None]] = []
         self.turned_away = 0
 
@@ -43,6 +44,11 @@ class Guests:
     def active(self) -> int:
         """How many there are."""
         return len(self._live)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is left for whose end to wait."""
+        return self._live <= self._excused
 
     def may_come(self, address: IAddress | None) -> bool:
         """Whether there is room for one more, from there; if not, it is counted."""
@@ -74,9 +80,14 @@ class Guests:
         else:
             self.went(guest)
 
+    def excuse(self, guest: Guest) -> None:
+        """A connection only stands for datagrams: its end need not be waited for."""
+        self._excused.add(guest)
+
     def went(self, guest: Guest) -> None:
         """A connection is gone."""
         self._live.discard(guest)
+        self._excused.discard(guest)
         while self._waiting and not self._live:
             self._waiting.pop().callback(None)
 

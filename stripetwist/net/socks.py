@@ -308,6 +308,7 @@ class SocksProtocol(Protocol):
         self._stage = _Stage.RELAYING
         self._disarm()
         self._front.opened += 1
+        self._front.guests.excuse(self)
         self._near.write(bound_reply(self._relay.bound))
         # Whatever else comes is thrown away; it is the connection's end that counts.
         self._dialogue.take_early()

@@ -139,6 +139,16 @@ class AssociateTests(FrontCase):
         self.far.receiver.datagram_came(bytes(65_507), other)
         self.assertEqual(1, self.door.dropped)
 
+    def test_nobody_waits_for_it(self) -> None:
+        """At the end of the process: datagrams were never promised.  It is cut like others."""
+        wire = self.granted()
+        self.assertEqual((self.guests.active, self.guests.is_idle), (1, True))
+        talking = self.client()
+        self.assertFalse(self.guests.is_idle)
+        ended = self.guests.close_all()
+        self.assertEqual((wire.turn().end, talking.turn().end), ("aborted", "aborted"))
+        self.successResultOf(ended)
+
     def test_strangers(self) -> None:
         """Another machine, and another port than the first, are not heard."""
         self.granted(b"\x05\x03\x00\x01\x0a\x00\x00\x07\x00\x00")
