@@ -242,6 +242,7 @@ class ClientSettings(CommonSettings):
         "no faster, with ,subflows=N over so many.  Several share the subflows.",
         repeatable=True,
         secret=True,
+        between=r"\s+",
     )
     optimistic: bool = flag(
         "optimistic", "Say connected before the target has answered: faster, but hides refusals."

@@ -230,7 +230,7 @@ class Reader(Generic[S]):
             one, text = known[variable], environ[variable]
             if not text.strip():
                 raise StartupError(f"{variable} is empty; unset it or give it a value")
-            # No item of a list has a comma or a space in it; what has stands in the file.
+            # No item has what stands between them in it; what has stands in the file.
             texts = re.split(one.between, text.strip(" \t\r\n,")) if one.repeatable else [text]
             found[one.name] = Given(f"{variable}=", tuple(texts))
         return found

@@ -18,6 +18,7 @@ import stripetwist
 from stripetwist.core.address import Address
 from stripetwist.core.config import MIB
 from stripetwist.core.link import Link
+from stripetwist.core.way import Way
 from stripetwist.net.files import StartupError
 from stripetwist.net.listening import server_endpoint
 from stripetwist.net.memory import usable_memory
@@ -319,6 +320,17 @@ class ServerOptionTests(OptionsTestCase):
             self.assertNotIn("a-" + secret[:20], sentence)
             self.assertNotIn("b-" + secret[20:], sentence)
 
+    def test_paths_in_a_variable(self) -> None:
+        """Between spaces, since what belongs to a path stands behind commas."""
+        texts = ("socks://h:1080,role=backup", "direct,bind=127.0.0.1,rate=2M")
+        environ = {
+            "STRIPETWIST_SERVER": LINK.format(),
+            "STRIPETWIST_ALLOW": "internet",
+            "STRIPETWIST_PATH": "\n".join(texts),
+        }
+        for role in (client, agent):
+            self.assertEqual(role(**environ).paths, tuple(map(Way.parse, texts)))
+
     def wrong_paths(self, start: str, end: str) -> list[str]:
         """What is said where a proxy's password stands in a path; right, wrong, and cut."""
         path = f"http://me:{start}{end}@proxy"
@@ -329,7 +341,7 @@ class ServerOptionTests(OptionsTestCase):
             self.refused(client, "--path", f"http://me:1,{start}{end}@proxy"),
             self.refused(client, "--path", f"http:me:{start}{end}"),
             self.refused(client, f"{start}{end}@proxy"),
-            self.refused(client, STRIPETWIST_PATH=f"http://me:1,{start},{end}@proxy"),
+            self.refused(client, STRIPETWIST_PATH=f"http://me:1 {start} {end}@proxy"),
             self.refused(client, "--config", self.file(f'path = ["{path}:none"]\n')),
         ]
 
