@@ -24,7 +24,7 @@ class Body:
         self._is_chunked = length is None
         self._left = length or 0
         self._line = b""
-        self._is_trailer = False
+        self._is_behind = self._is_trailer = False
         self.is_over = length == 0
 
     @classmethod
@@ -38,7 +38,7 @@ class Body:
             if lengths or [one.lower() for one in codings] != [b"chunked"]:
                 raise ValueError
             return cls(None)
-        if len(set(lengths)) > 1 or not all(map(_LENGTH.match, lengths)):
+        if len(lengths) > 1 or not all(map(_LENGTH.match, lengths)):
             raise ValueError
         return cls(int(lengths[0]) if lengths else 0)
 
@@ -64,19 +64,23 @@ class Body:
         self._line += data[at : end or len(data)]
         if end:
             line, self._line = self._line, b""
-            self._line_read(line.removesuffix(b"\n").removesuffix(b"\r"))
+            # A line that ends in a bare LF is one to some, and none to others.
+            self.is_over = not line.endswith(b"\r\n")
+            self._line_read(line[:-2])
         elif len(self._line) > _MAX_LINE:
             self.is_over = True
         return end or len(data)
 
     def _line_read(self, line: bytes) -> None:
-        """A chunk's size, or a line behind the last chunk."""
+        """A chunk's size, the empty line behind its data, or a line behind the last chunk."""
         if self._is_trailer:
-            self.is_over = not line
-            return
-        found = _CHUNK.match(line)
-        size = int(found[1], 16) if found else 0
-        self.is_over = not found
-        self._is_trailer = not size
-        # The line end behind its data belongs to a chunk.
-        self._left = size + 2 if size else 0
+            self.is_over |= not line
+        elif self._is_behind:
+            self._is_behind = False
+            self.is_over |= bool(line)
+        else:
+            found = _CHUNK.match(line)
+            self._left = int(found[1], 16) if found else 0
+            self.is_over |= not found
+            self._is_behind = self._left > 0
+            self._is_trailer = not self._left

@@ -14,7 +14,8 @@ from stripetwist.core.target import Target
 
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
-_REQUEST = re.compile(rb"([A-Z][A-Z-]*) ([!-~]+) (HTTP/1\.[01])\Z")
+_REQUEST = re.compile(rb"([A-Z][A-Z-]*) ([!-~]+) (HTTP/[0-9](?:\.[0-9])?)\Z")
+_VERSIONS = (b"HTTP/1.0", b"HTTP/1.1")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ \t]*\Z")
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 _URL = re.compile(rb"http://([^/?#]+)([^#]*)", re.IGNORECASE)
@@ -42,6 +43,7 @@ _STATUS_OF = {
 
 _TOO_LONG = "the head of the client's request is longer than 64 KiB"
 _MALFORMED = "the head of the client's HTTP request is malformed"
+_OTHER_VERSION = "this proxy speaks HTTP/1.1; let the client use that"
 _NO_END = "the client's request contradicts itself as to where its body ends"
 _NO_TARGET = "the client asks for a page of the proxy, which has none; give it http://HOST/PATH"
 _NO_HTTPS = "the proxy reaches http:// itself and the rest by CONNECT; let the client use that"
@@ -180,13 +182,16 @@ class HttpDialogue:
     def _read_head(self, head: bytes) -> Event:
         line, *lines = head.split(b"\r\n")
         method, where, version = line.split(b" ")
+        if version not in _VERSIONS:
+            other = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+            return self._refuse(other, Code.GENERAL, _OTHER_VERSION)
         fields = list(map(_field, lines))
         if method == b"CONNECT":
             self._target = _target(where, None)
         else:
-            authority, path = _page(where)
+            authority, path = _page(method, where)
             self._target = _target(authority, _WEB)
-            self._body = _body(fields)
+            self._body = _body(fields, version)
             first = [b"%b %b %b" % (method, path, version), b"Host: " + authority]
             lines = [*first, *_theirs(fields), b"Connection: close"]
             self._head = b"\r\n".join(lines) + b"\r\n\r\n"
@@ -206,16 +211,20 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
 def _values(fields: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     """The values of a field: of all lines that have it, and of each item there."""
     lines = [line.partition(b":")[2] for one, line in fields if one == name]
-    return [item.strip() for line in lines for item in line.split(b",")]
+    return [item.strip(b" \t") for line in lines for item in line.split(b",")]
 
 
-def _page(where: bytes) -> tuple[bytes, bytes]:
-    """The authority and the path that an address names."""
+def _page(method: bytes, where: bytes) -> tuple[bytes, bytes]:
+    """The authority and the path that an address names; C{*} for all of a server."""
     found = _URL.match(where)
     if found is None:
         raise _BadRequest(_NO_HTTPS if b"://" in where else _NO_TARGET)
     path = found[2]
-    return found[1].rpartition(b"@")[2], path if path.startswith(b"/") else b"/" + path
+    if method == b"OPTIONS" and not path:
+        path = b"*"
+    elif not path.startswith(b"/"):
+        path = b"/" + path
+    return found[1].rpartition(b"@")[2], path
 
 
 def _target(authority: bytes, port: int | None) -> Target:
@@ -235,9 +244,12 @@ def _target(authority: bytes, port: int | None) -> Target:
     return Target.of(host, int(digits))
 
 
-def _body(fields: Sequence[tuple[bytes, bytes]]) -> Body:
+def _body(fields: Sequence[tuple[bytes, bytes]], version: bytes) -> Body:
+    codings = _values(fields, b"transfer-encoding")
     try:
-        return Body.of(_values(fields, b"content-length"), _values(fields, b"transfer-encoding"))
+        if codings and version != _VERSIONS[-1]:
+            raise ValueError
+        return Body.of(_values(fields, b"content-length"), codings)
     except ValueError:
         raise _BadRequest(_NO_END) from None
 
@@ -252,6 +264,7 @@ def _login(fields: Sequence[tuple[bytes, bytes]]) -> Login | None:
     """Who the client says it is, if it does."""
     for value in _values(fields, b"proxy-authorization"):
         scheme, _, encoded = value.partition(b" ")
+        encoded = encoded.lstrip(b" ")
         try:
             user, colon, password = base64.b64decode(encoded, validate=True).partition(b":")
         except binascii.Error:

@@ -128,6 +128,9 @@ class PageTests(HttpCase):
         for where, path in (("http://a", "/"), ("http://a?q", "/?q"), ("http://a/b#c", "/b")):
             self.assertEqual(self.rewritten(request(f"HEAD {where} HTTP/1.0"))[0],
                              f"HEAD {path} HTTP/1.0")  # fmt: skip
+        for where, path in (("http://a", "*"), ("http://a/", "/"), ("http://a?q", "/?q")):
+            self.assertEqual(self.rewritten(request(f"OPTIONS {where} HTTP/1.1"))[0],
+                             f"OPTIONS {path} HTTP/1.1")  # fmt: skip
         self.assertEqual(self.target(request("GET http://[::1]:/ HTTP/1.1")), "[::1]:80")
 
     def test_refused(self) -> None:
@@ -146,11 +149,21 @@ class PageTests(HttpCase):
             (request(get, "A: \0"), "malformed"),
             (request(get, "A: b\nC: d"), "malformed"),
             (request(get, "Content-Length: 1", "Content-Length: 2"), "contradicts itself"),
+            (request(get, "Content-Length: 5, 5"), "contradicts itself"),
+            (request(get, "Transfer-Encoding: \v\fchunked"), "contradicts itself"),
+            (request(f"{get[:-1]}0", "Transfer-Encoding: chunked"), "contradicts itself"),
             (request(get, "Content-Length: 1", "Transfer-Encoding: chunked"), "contradicts"),
         ):
             found = self.refused(head)
             self.assertTrue(found.startswith("400 Bad Request: "), found)
             self.assertIn(says, found)
+
+    def test_other_versions(self) -> None:
+        """Are told which is spoken here, whatever they ask for."""
+        for first in ("GET http://a/ HTTP/2", "CONNECT a:1 HTTP/2.0", "PRI * HTTP/2.0"):
+            found = self.refused(request(first))
+            self.assertTrue(found.startswith("505 HTTP Version Not Supported: "), found)
+            self.assertIn("HTTP/1.1", found)
 
     def test_too_long(self) -> None:
         """64 KiB are the most."""
@@ -175,6 +188,8 @@ class LoginTests(HttpCase):
         self.assertFalse(dialogue.is_listening)
         self.assertEqual(dialogue.login_checked(True), Connect(Target.of("a", 80)))
         self.assertNotIn(b"Basic", dialogue.take_early())
+        self.asked(head.replace(b"Basic ", b"basic   "), login=True)
+        self.assertEqual(self.events, [Login(b"joe", b"se:cret")])
 
     def test_wrong(self) -> None:
         """It is asked for again."""
