@@ -63,7 +63,9 @@ class Socks4Dialogue:
         if not self.is_listening or not self._held:
             return None
         if self._held[0] != VERSION:
-            return NotSocks(self._held[0])
+            first = self._held[0]
+            self._end()
+            return NotSocks(first)
         if self._login:
             return self._reject(Code.AUTH, _NO_LOGIN)
         if len(self._held) > 1 and self._held[1] != CONNECT:

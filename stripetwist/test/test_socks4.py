@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.errors import Code
 from stripetwist.core.socks4 import MAX_REQUEST, Socks4Dialogue, reply
-from stripetwist.core.socks5 import MAX_HELD, Connect, Event, Refuse
+from stripetwist.core.socks5 import MAX_HELD, Connect, Event, NotSocks, Refuse
 from stripetwist.core.target import Target
 
 PLAIN = b"\x04\x01\x01\xbb\x5d\xb8\xd8\x22joe\0"
@@ -54,6 +54,12 @@ class Socks4Tests(SynchronousTestCase):
         """F03, F04: known from the second byte on."""
         for command in (0, 2, 255):
             self.reject(bytes([4, command]), Code.BAD_KIND)
+
+    def test_another_language(self) -> None:
+        """It is told once, and nothing else is."""
+        event, dialogue = fed(b"\x05\x01\x00")
+        self.assertEqual((event, dialogue.next_event()), (NotSocks(5), None))
+        self.assertFalse(dialogue.is_listening)
 
     def test_no_target(self) -> None:
         """F05, F08."""
