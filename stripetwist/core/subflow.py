@@ -75,7 +75,7 @@ class Subflow:
 
     @ivar subflow_id: chosen by the dialer, never used twice in a session.
     @ivar window_decays: whether its congestion window shrinks while it is idle.
-    @ivar path: the number of the path that it takes.
+    @ivar path: the number of the way to the peer that it takes.
     @ivar role: when that is used.
     @ivar is_kept_warm: whether its window is opened ahead of use.
     @ivar cold_from: bytes written to it when its window was last known to be small.
@@ -86,7 +86,6 @@ class Subflow:
     @ivar last_heard: when bytes last came.
     @ivar owes_from: when a small frame of its own should leave.
     @ivar asked_at: when it was last asked for a sign of life.
-    @ivar path: which of the ways to the peer it takes.
     """
 
     def __init__(
@@ -99,7 +98,6 @@ class Subflow:
         window_decays: bool = False,
     ) -> None:
         self.subflow_id = subflow_id
-        self.path: int = 0
         self.window_decays = window_decays
         self.path = 0
         self.role = PathRole.PRIMARY
