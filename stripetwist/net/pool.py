@@ -1,7 +1,7 @@
 """The way out through agents: one is chosen, and another if that one does not reach it."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.pool import Roster, Selector, Worker
-from stripetwist.core.target import Kind, OpenRequest
+from stripetwist.core.target import OpenRequest
 from stripetwist.net.association import Association
 from stripetwist.net.opener import Opener
 from stripetwist.net.race import shown
@@ -19,6 +19,23 @@ from stripetwist.net.roaming import RoamingAssociation
 
 # A target that nobody reaches is not for every one of hundreds to dial.
 _MOST_TRIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """
+    What is wanted of a way out.
+
+    @ivar ask: asks one for it.
+    @ivar drop: puts away what came too late.
+    """
+
+    ask: Callable[[Any, OpenRequest], Deferred[Any]]
+    drop: Callable[[Any], None]
+
+
+_STREAM = _Wish(lambda way, request: way.open(request), lambda far: far.abortConnection())
+_DATAGRAMS = _Wish(lambda way, request: way.associate(request), lambda far: far.close())
 
 
 class _Ask:
@@ -32,18 +49,21 @@ class _Ask:
     """
 
     def __init__(
-        self, pool: "Pool", worker: Worker, request: OpenRequest, tried: Sequence[Worker]
+        self, pool: "Pool", wish: _Wish, request: OpenRequest, tried: Sequence[Worker]
     ) -> None:
+        """
+        @param tried: those that have been asked; the last is the one to ask.
+        """
         self._pool = pool
-        self._worker = worker
+        self._wish = wish
+        self._worker = worker = tried[-1]
         self._request = request
         self._tried = tried
         self._since = pool.clock.seconds()
         self._left = False
         self.answer: Deferred[Any] = Deferred(lambda _: self._opening.cancel())
         self._timer = pool.clock.callLater(pool.limits.agent_look, self._look)
-        ask = worker.associate if request.kind is Kind.UDP else worker.open
-        self._opening: Deferred[Any] = maybeDeferred(ask, request)
+        self._opening: Deferred[Any] = maybeDeferred(wish.ask, worker, request)
         # What is refused at once is refused on this side.
         self._asked = not self._opening.called
         self._opening.addBoth(self._answered)
@@ -75,12 +95,6 @@ class _Ask:
         """It has not answered, and will not: nothing is kept for it any more."""
         self._opening.cancel()
 
-    def _drop(self, result: Any) -> None:
-        if self._request.kind is Kind.UDP:
-            result.close()
-        else:
-            result.abortConnection()
-
     def _answered(self, result: Any) -> None:
         if self._timer.active():
             self._timer.cancel()
@@ -90,7 +104,7 @@ class _Ask:
         if not self._left:
             (self.answer.errback if failed else self.answer.callback)(result)
         elif not failed:
-            self._drop(result)
+            self._wish.drop(result)
 
 
 class Pool:
@@ -131,11 +145,20 @@ class Pool:
         """
         return Deferred.fromCoroutine(self._open(replace(request, exit="")))
 
+    async def _open(self, request: OpenRequest) -> ITransport:
+        far: ITransport = (await self._reach(_STREAM, request))[0]
+        return far
+
     def associate(self, request: OpenRequest) -> Deferred[Association]:
         """See L{Associator.associate<stripetwist.net.association.Associator.associate>}."""
-        return Deferred.fromCoroutine(self._open(replace(request, exit="")))
+        return Deferred.fromCoroutine(self._associate(replace(request, exit="")))
 
-    async def _open(self, request: OpenRequest) -> Any:
+    async def _associate(self, request: OpenRequest) -> Association:
+        far, worker = await self._reach(_DATAGRAMS, request)
+        return far if worker is None else self._roaming(far, worker, request)
+
+    async def _reach(self, wish: _Wish, request: OpenRequest) -> tuple[Any, Worker | None]:
+        """What is wanted, and who gave it; nobody where that was the fallback."""
         until = self.clock.seconds() + self.limits.connect_total
         tried: list[Worker] = []
         refusal: OpenRefused | None = None
@@ -146,14 +169,11 @@ class Pool:
         ):
             tried.append(worker)
             try:
-                far = await _Ask(self, worker, request, tried).answer
-                return self._roaming(far, worker, request) if request.kind is Kind.UDP else far
+                return await _Ask(self, wish, request, tried).answer, worker
             except OpenRefused as error:
                 refusal = error
         if self._falls_back(request.key_id):
-            fallback: Any = self._fallback
-            is_udp = request.kind is Kind.UDP
-            return await (fallback.associate(request) if is_udp else fallback.open(request))
+            return await wish.ask(self._fallback, request), None
         raise refusal or self._nobody(request)
 
     def _roaming(self, far: Association, worker: Worker, request: OpenRequest) -> Association:
