@@ -40,3 +40,22 @@ class LimitTests(SynchronousTestCase):
         log.info("quiet")
         log.warn("loud")
         self.assertEqual([len(first), len(second)], [1, 1])
+
+    def test_what_twisted_says_of_ports(self) -> None:
+        """It is for debugging; what else it says is not."""
+        of_ports = ["Acceptor (TLS) starting on 8443", "Relay starting on '/run/x'"]
+        of_ports += ["(TCP Port 8443 Closed)", "(UNIX Port /run/my x Closed)"]
+        others = ["Unhandled", "an event of a Port"]
+        self.assertEqual(self.told("info", of_ports + others), others)
+        self.assertEqual(self.told("debug", of_ports + others), of_ports + others)
+
+    def told(self, level: str, texts: list[str]) -> list[str]:
+        """What gets through of what Twisted says."""
+        got: list[Any] = []
+        beginner = Beginner()
+        limit_level(beginner, level)
+        beginner.beginLoggingTo([got.append], redirectStandardIO=False)
+        for text in texts:
+            told = {"log_namespace": "log_legacy", "log_level": LogLevel.info}
+            beginner.observers[0]({**told, "log_format": "{log_text}", "log_text": text})
+        return [event["log_text"] for event in got]
