@@ -10,7 +10,7 @@ from stripetwist.core.target import Kind, OpenRequest
 from stripetwist.net.forward import ForwardFactory
 from stripetwist.net.fronts import Front
 from stripetwist.net.ground import Ground
-from stripetwist.net.guests import Guests
+from stripetwist.net.guests import Guests, Sources
 from stripetwist.net.instance import Instance
 from stripetwist.net.opener import Opener
 from stripetwist.net.socks import SocksFactory
@@ -68,7 +68,7 @@ class WaysIn:
         self._ground = ground
         self._settings = settings
         self._opener = opener
-        self._guests = Guests(most, settings.sources)
+        self._guests = Guests(most, Sources(settings.sources, ground.clock))
         self.users: Users | None = None
         if settings.users is not None:
             self.users = Users(settings.users, ground.clock, Threads(reactor))

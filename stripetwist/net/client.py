@@ -19,7 +19,7 @@ from stripetwist.net.dialer import Dialer
 from stripetwist.net.driver import SessionDriver
 from stripetwist.net.files import StartupError
 from stripetwist.net.forward import ForwardFactory
-from stripetwist.net.fronts import Front, Fronts, place_of
+from stripetwist.net.fronts import Front, Fronts, shown, trial
 from stripetwist.net.ground import Ground
 from stripetwist.net.listening import listen_udp
 from stripetwist.net.opener import SessionOpener, Witness
@@ -93,12 +93,14 @@ class Client(MultiService):
 
         @raise StartupError: it is taken, or not for us.
         """
-        where = place_of(address, self._fronts.listen(address, front))
+        port = self._fronts.listen(address, front)
+        where = shown(address, port)
         if isinstance(front, ForwardFactory):
-            self._lines.append(f"  forward     {where or address} leads to {front.target}")
-        elif where:
-            self._lines.append(f"  proxy       {where}   {LANGUAGES}")
-            self._lines.append(f"  try         curl -x socks5h://{where} https://example.com/")
+            self._lines.append(f"  forward     {where} leads to {front.target}")
+            return
+        self._lines.append(f"  proxy       {where}   {LANGUAGES}")
+        if command := trial(port, front):
+            self._lines.append(f"  try         {command}")
 
     def forward_udp(self, address: Address, front: UdpForward) -> None:
         """
@@ -109,7 +111,7 @@ class Client(MultiService):
         port = listen_udp(self._reactor, address, front, "--udp")
         self._udp.append(front)
         self._udp_ports.append(port)
-        where = place_of(address, port)
+        where = shown(address, port)
         self._lines.append(f"  udp         {where} leads to {front.request.target}")
 
     def startService(self) -> None:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
-from stripetwist.core.address import Address
+from stripetwist.core.address import LOOPBACK_HOST, Address
 from stripetwist.core.errors import Code
 from stripetwist.net.forward import ForwardFactory
 from stripetwist.net.guests import Guests
@@ -18,12 +19,23 @@ from stripetwist.net.socks import SocksFactory
 Front = SocksFactory | ForwardFactory
 
 
-def place_of(address: Address, port: IListeningPort) -> str:
-    """Where programs of this machine find a port; empty where that is no number."""
-    host: Any = port.getHost()
-    # Where every address is listened at, this machine's own is the one to try.
-    where = Address(address.host or "127.0.0.1", getattr(host, "port", 0))
-    return str(where) if where.port else ""
+def shown(address: Address, port: IListeningPort) -> str:
+    """Where a port was opened, with its number where the system chose that."""
+    number = getattr(port.getHost(), "port", address.port)
+    return str(address if address.raw else replace(address, port=number))
+
+
+def trial(port: IListeningPort, front: SocksFactory) -> str:
+    """A command that a user of this machine can try; empty where there is none that works."""
+    bound: Any = port.getHost()
+    if not hasattr(bound, "port"):
+        return ""
+    host = LOOPBACK_HOST if bound.host in ("", "::", "0.0.0.0") else bound.host
+    # Who dials an address of this machine comes from there.
+    if not front.guests.welcome(host):
+        return ""
+    login = "" if front.users is None else " -U NAME"
+    return f"curl -x socks5h://{Address(host, bound.port)}{login} https://example.com/"
 
 
 class Fronts:

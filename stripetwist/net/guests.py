@@ -5,11 +5,40 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger
 
 from stripetwist.core.zones import plain
 
 Network = IPv4Network | IPv6Network
+
+_TELL_EVERY = 60.0
+# More sources than that within a minute are not told of.
+_MOST_TOLD = 256
+
+
+class Sources:
+    """The networks that may come; none given, all may."""
+
+    log = Logger()
+
+    def __init__(self, networks: Iterable[Network], clock: IReactorTime) -> None:
+        self._networks = tuple(networks)
+        self._clock = clock
+        self._told: dict[str, float] = {}
+
+    def welcome(self, host: str) -> bool:
+        """Whether an address is in one of them."""
+        source = plain(ip_address(host))
+        return not self._networks or any(source in network for network in self._networks)
+
+    def turn_away(self, host: str) -> None:
+        """Say that an address is in none, once a minute."""
+        now, source = self._clock.seconds(), str(plain(ip_address(host)))
+        self._told = {one: at for one, at in self._told.items() if now - at < _TELL_EVERY}
+        if source not in self._told and len(self._told) < _MOST_TOLD:
+            self._told[source] = now
+            self.log.info("{source} is not among --from", source=source)
 
 
 class Guest(Protocol):
@@ -28,13 +57,13 @@ class Guests:
     @ivar turned_away: connections from a wrong source, or above the number allowed.
     """
 
-    def __init__(self, most: int = 1024, sources: Iterable[Network] = ()) -> None:
+    def __init__(self, most: int = 1024, sources: Sources | None = None) -> None:
         """
         @param most: more than these are closed at once.
-        @param sources: networks that may connect; none given, all may.
+        @param sources: networks that may connect; C{None} for all.
         """
         self._most = most
-        self._sources = tuple(sources)
+        self._sources = sources
         self._live: set[Guest] = set()
         self._excused: set[Guest] = set()
         self._waiting: list[Deferred[None]] = []
@@ -52,17 +81,18 @@ class Guests:
 
     def may_come(self, address: IAddress | None) -> bool:
         """Whether there is room for one more, from there; if not, it is counted."""
-        welcome = len(self._live) < self._most and self._is_source(address)
-        self.turned_away += not welcome
-        return welcome
-
-    def _is_source(self, address: IAddress | None) -> bool:
+        # Who may open a Unix socket is decided by its file's mode.
         host = getattr(address, "host", None)
-        if not self._sources or host is None:
-            # Who may open a Unix socket is decided by its file's mode.
-            return True
-        source = plain(ip_address(host))
-        return any(source in network for network in self._sources)
+        is_source = host is None or self.welcome(host)
+        if self._sources is not None and not is_source:
+            self._sources.turn_away(str(host))
+        may = is_source and len(self._live) < self._most
+        self.turned_away += not may
+        return may
+
+    def welcome(self, host: str) -> bool:
+        """Whether they may come from an address."""
+        return self._sources is None or self._sources.welcome(host)
 
     def came(self, guest: Guest) -> None:
         """A connection is there."""

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.target import OpenRequest, Target
-from stripetwist.net.guests import Guests
+from stripetwist.net.guests import Guests, Sources
 from stripetwist.net.relay import Parked
 from stripetwist.net.sieve import NOTHING_SIFTED, Sieves
 from stripetwist.net.socks import LINGER, SocksFactory
@@ -296,7 +296,8 @@ class FrontCase(SynchronousTestCase):
 
     def build(self, **more: Any) -> SocksFactory:
         """A factory with these settings."""
-        self.guests = Guests(more.pop("most", 1024), more.pop("sources", ()))
+        sources = Sources(more.pop("sources", ()), self.clock)
+        self.guests = Guests(more.pop("most", 1024), sources)
         return SocksFactory(
             self.opener, self.clock, LIMITS, self.guests, couple=self.couple, **more
         )

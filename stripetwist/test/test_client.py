@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from ipaddress import ip_network
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,10 +13,12 @@ from stripetwist.core.way import Via, Way
 from stripetwist.net import sockets
 from stripetwist.net.client import Client
 from stripetwist.net.files import StartupError
+from stripetwist.net.guests import Guests, Sources
 from stripetwist.net.server import Server
 from stripetwist.net.socks import SocksFactory
 from stripetwist.net.tls import ServerCreator
 from stripetwist.test.link_case import PORT, LinkTestCase, Script, Scripts, certificate
+from stripetwist.test.socks_case import ScriptedUsers
 from stripetwist.testing import pattern
 
 SOCKS = 1080
@@ -242,15 +245,31 @@ class SayTests(ClientTestCase):
         self.successResultOf(client.stopService())
         self.start()
 
-    def test_everywhere(self) -> None:
-        """A proxy port on every address is tried at this machine's own."""
+    def opened(self, host: str, sources: Sequence[str] = (), users: Any = None) -> list[str]:
+        """What is said of a proxy port there."""
         client = Client(self.network, self.ground(), [self.link])
-        front = SocksFactory(client.opener, self.network, self.limits)
-        client.listen(Address(port=SOCKS), front)
-        self.assertIn("  proxy       127.0.0.1:1080   SOCKS5, SOCKS4, HTTP", client._lines)
-        error = self.assertRaises(StartupError, client.listen, Address(port=SOCKS), front)
+        who = Sources(map(ip_network, sources), self.network)
+        front = SocksFactory(client.opener, self.network, self.limits, Guests(9, who), users)
+        client.listen(Address(host, SOCKS), front)
+        error = self.assertRaises(StartupError, client.listen, Address(host, SOCKS), front)
         self.assertIn("--socks", str(error)[:10])
         self.successResultOf(client.stopService())
+        return client._lines
+
+    def test_everywhere(self) -> None:
+        """A proxy port on every address is tried at this machine's own."""
+        proxy, command = self.opened("")
+        self.assertEqual(proxy, "  proxy       :1080   SOCKS5, SOCKS4, HTTP")
+        self.assertIn("curl -x socks5h://127.0.0.1:1080 https://", command)
+        self.start()
+
+    def test_what_can_be_tried(self) -> None:
+        """Only what works: with a name where one is asked for, from where one may come."""
+        self.assertIn(":1080 -U NAME https://", self.opened("", users=ScriptedUsers())[1])
+        self.assertEqual(len(self.opened("", ["192.168.0.0/16"])), 1)
+        self.assertEqual(len(self.opened("", ["192.168.0.0/16", "127.0.0.0/8"])), 2)
+        lines = self.opened("192.168.0.2", ["192.168.0.0/16"])
+        self.assertIn("curl -x socks5h://192.168.0.2:1080 https://", lines[1])
         self.start()
 
 

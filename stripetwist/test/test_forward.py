@@ -9,7 +9,7 @@ from twisted.logger import LogLevel
 from stripetwist.core.errors import Code
 from stripetwist.core.target import OpenRequest
 from stripetwist.net.forward import MAX_EARLY, ForwardFactory
-from stripetwist.net.guests import Guests
+from stripetwist.net.guests import Guests, Sources
 from stripetwist.test.socks_case import LIMITS, TARGET, FrontCase, Wire
 
 
@@ -18,7 +18,8 @@ class ForwardTests(FrontCase):
 
     def build(self, **more: Any) -> Any:
         """A factory for it."""
-        self.guests = Guests(**more)
+        sources = Sources(more.pop("sources", ()), self.clock)
+        self.guests = Guests(more.pop("most", 1024), sources)
         return ForwardFactory(
             self.opener, TARGET, self.clock, LIMITS, self.guests, "attic", couple=self.couple
         )

@@ -202,6 +202,19 @@ class AdmissionTests(FrontCase):
         self.assertEqual(list(welcome.values()), [True, False, True, False])
         self.assertEqual(self.guests.turned_away, 2)
 
+    def test_a_line_for_each_source(self) -> None:
+        """Who is turned away is told of once a minute, and of so many sources only."""
+        self.front = self.build(sources=[ip_network("10.0.0.0/8")])
+        for seconds in (0, 30, 31):
+            self.clock.advance(seconds)
+            self.from_host("::ffff:192.0.2.1")
+        self.from_host("192.0.2.2")
+        line = "192.0.2.1 is not among --from"
+        self.assertEqual(self.texts(), [line, line, "192.0.2.2 is not among --from"])
+        for number in range(300):
+            self.from_host(f"192.0.{number // 256 + 3}.{number % 256}")
+        self.assertEqual(len(self.texts()), 1 + 256)
+
     def test_ipv4_clients_of_a_dual_stack_socket(self) -> None:
         """K10: they are judged as what they are."""
         self.front = self.build(sources=[ip_network("10.0.0.0/8")])

@@ -13,7 +13,7 @@ from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.target import Kind, OpenRequest, Target
 from stripetwist.net.association import Association, Receiver
-from stripetwist.net.guests import Guests
+from stripetwist.net.guests import Guests, Sources
 from stripetwist.net.udp_forward import MOST_PROGRAMS, UdpForward
 
 REQUEST = OpenRequest(Target.of("127.0.0.1", 51820), Kind.UDP)
@@ -140,7 +140,7 @@ class UdpForwardTests(SynchronousTestCase):
 
     def test_who_may_come(self) -> None:
         """As at a forwarded port, and not more than so many."""
-        self.front.guests = Guests(sources=[ip_network("10.0.0.0/8")])
+        self.front.guests = Guests(sources=Sources([ip_network("10.0.0.0/8")], self.clock))
         self.front.datagramReceived(b"no", ANN)
         self.assertEqual((1, 0), (self.front.dropped, len(self.asked)))
         self.front.guests = Guests()
