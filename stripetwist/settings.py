@@ -1,8 +1,8 @@
 """What each command can be told: its settings, each option declared once."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 from stripetwist.core.address import LOOPBACK_HOST, Address
@@ -12,8 +12,10 @@ from stripetwist.core.link import Link
 from stripetwist.core.policy import Policy
 from stripetwist.core.pool import ANY, SERVER, Selector
 from stripetwist.core.way import Via, Way
+from stripetwist.net.files import StartupError
 from stripetwist.net.keystore import read_link
 from stripetwist.net.memory import usable_memory
+from stripetwist.ports import Named, named_twice
 from stripetwist.sources import flag, option, same_option
 from stripetwist.udp_values import UdpPort, udp_port
 from stripetwist.values import (
@@ -136,8 +138,14 @@ class CommonSettings:
             prewarm=Limits().prewarm if self.prewarm is None else self.prewarm,
         )
 
+    def ports(self) -> list[Named]:
+        """Those for TCP that it is to open, with the options that name them."""
+        return [] if self.status is None else [("--status", self.status)]
+
     def complaint(self) -> str:
         """Why these values make no sense together, or nothing."""
+        if twice := named_twice(self.ports()):
+            return twice
         if self.status is None:
             return "--status-users is of no use without --status ADDRESS" * bool(self.status_users)
         if self.status.is_local or self.status_users:
@@ -275,8 +283,14 @@ class ClientSettings(CommonSettings):
             return f"--server {LOOPBACK} is for trying things out; give it alone, or leave it out"
         if relayed := _relayed(self.servers, self.paths):
             return relayed
+        if twice := named_twice(("--udp", one.listen) for one in self.udp):
+            return twice
         open_to_others = "" if self.users or self.sources else _open_to_others(self.socks)
         return open_to_others or CommonSettings.complaint(self)
+
+    def ports(self) -> list[Named]:
+        """As in L{CommonSettings}, with those for programs."""
+        return _ways_in(self.proxy_ports, self.forwards) + CommonSettings.ports(self)
 
     @property
     def proxy_ports(self) -> Sequence[ProxyPort]:
@@ -287,7 +301,17 @@ class ClientSettings(CommonSettings):
 def _read_links(servers: Sequence[Server]) -> list[Link]:
     """The links to those servers that are elsewhere."""
     found = [read_link(one) if isinstance(one, Path) else one for one in servers]
-    return [one for one in found if isinstance(one, Link)]
+    links = [one for one in found if isinstance(one, Link)]
+    for one, other in combinations(links, 2):
+        if (one.address, one.key_id) == (other.address, other.key_id):
+            raise StartupError(f"--server {one.address} is given twice; leave one out")
+    return links
+
+
+def _ways_in(proxies: Iterable[ProxyPort], forwards: Iterable[Forward]) -> list[Named]:
+    """The ports for programs."""
+    ports = [("--socks", one.listen) for one in proxies]
+    return ports + [("--forward", one.listen) for one in forwards]
 
 
 def _relayed(servers: Sequence[Server], ways: Sequence[Way]) -> str:
@@ -426,9 +450,8 @@ class ServerSettings(CommonSettings):
             return f"--tls-{given} needs --tls-{missing} FILE beside it"
         if self.plaintext and self.tls_cert:
             return "--plaintext has no use for --tls-cert and --tls-key; leave out one or the other"
-        twice = [place for place, count in Counter(self.listen).items() if count > 1]
-        if twice:
-            return f"--listen {twice[0]} is given twice; leave one out"
+        if twice := named_twice(self.ports()):
+            return twice
         public = [place for place in self.listen if not place.is_local]
         if self.plaintext and public:
             return (
@@ -449,6 +472,11 @@ class ServerSettings(CommonSettings):
         ports = () if self.users or self.sources else self.socks
         open_to_others = next(filter(None, (_open_to_others(one.listen) for one in ports)), "")
         return open_to_others or CommonSettings.complaint(self)
+
+    def ports(self) -> list[Named]:
+        """As in L{CommonSettings}, with those for peers and for programs."""
+        own = [("--listen", one) for one in self.listen]
+        return own + _ways_in(self.proxy_ports, self.forwards) + CommonSettings.ports(self)
 
     @property
     def proxy_ports(self) -> Sequence[ProxyPort]:

@@ -28,6 +28,7 @@ from stripetwist.sources import options_of, show
 from stripetwist.values import LOOPBACK, Advertised, Forward, advertised, size
 
 LINK = Link("laptop", bytes(range(32)), "vps.example", 8443, (bytes(32),))
+OTHER = replace(LINK, host="vps2.example")
 
 
 def client(*words: str, **environ: str) -> ClientSettings:
@@ -266,7 +267,7 @@ class ServerOptionTests(OptionsTestCase):
 
     def test_several(self) -> None:
         """In their order; in the environment a comma belongs to a link."""
-        two = replace(LINK, pins=(bytes(32), b"1" * 32))
+        two = replace(OTHER, pins=(bytes(32), b"1" * 32))
         words = ("--server", two.format(), "--server", LINK.format())
         self.assertEqual(client(*words).links(), [two, LINK])
         given = f"{two.format()} {LINK.format()}"
@@ -381,6 +382,33 @@ class TogetherTests(OptionsTestCase):
         sentence = self.refused(server, "--plaintext", "--listen", "[::1]:1", "--advertise", "a.b")
         self.assertIn("--advertise", sentence)
 
+    def test_a_port_stands_once(self) -> None:
+        """Whichever options name it; the system's own choice is another each time."""
+        here = ("--server", LOOPBACK)
+        words = ("--socks", "7", "--forward", "7=a.example:1")
+        for role, all_words in ((client, (*here, *words)), (server, words)):
+            self.assertEqual(
+                self.refused(role, *all_words),
+                "port 7 stands twice, in --socks and --forward; change one, or leave it out",
+            )
+        for one, other in (("7", ":7"), ("unix:/x", "unix:/x"), ("localhost:7", "127.0.0.1:7")):
+            both = (*here, "--users", "x", "--status", one, "--socks", other)
+            self.assertIn("--socks and --status", self.refused(client, *both))
+        client(*here, "--status", "8", "--udp", "8=a.example:1")
+        self.assertIn("--listen and --socks", self.refused(server, "--socks", "8443"))
+        udp = ("--udp", "7=a.example:1", "--udp", "7=b.example:1")
+        self.assertIn("port 7 stands twice, in --udp and --udp", self.refused(client, *here, *udp))
+        for one, other in (("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:7", "7"), ("7", "unix:/7")):
+            client(*here, "--socks", one, "--status", other)
+
+    def test_a_server_stands_once(self) -> None:
+        """As a link or in a file; another key of the same server is another."""
+        file, other = self.file(LINK.format(), "a.link"), replace(LINK, key_id="other")
+        found = client("--server", LINK.format(), "--server", file)
+        error = self.assertRaises(StartupError, found.links)
+        self.assertEqual(str(error), f"--server {LINK.address} is given twice; leave one out")
+        client("--server", LINK.format(), "--server", other.format()).links()
+
     def test_a_server_can_be_dialed(self) -> None:
         """No link leads to a Unix socket, so there has to be a port besides."""
         self.assertIn("no link", self.refused(server, "--listen", "unix:/x"))
@@ -407,11 +435,11 @@ class AgentOptionTests(OptionsTestCase):
     def test_values_are_read(self) -> None:
         """Those of its own, and those that it shares."""
         found = agent(
-            *self.words, "--server", self.file(LINK.format(), "b.link"), "--name", "attic",
+            *self.words, "--server", self.file(OTHER.format(), "b.link"), "--name", "attic",
             "--label", "site=home", "--label", "os=linux", "--capacity", "100", "--weight", "7",
             "--subflows", "2", "--path", "direct,bind=192.0.2.7", "--deny", "192.168.0.1",
         )  # fmt: skip
-        self.assertEqual(found.links(), [LINK, LINK])
+        self.assertEqual(found.links(), [LINK, OTHER])
         self.assertEqual(found.labels, (("site", "home"), ("os", "linux")))
         self.assertEqual((found.name, found.capacity, found.weight), ("attic", 100, 7))
         self.assertEqual((found.limits().subflows, found.limits().grow_most), (2, 2))
