@@ -23,7 +23,7 @@ from stripetwist.net.tls import ServerCreator
 from stripetwist.net.userfile import UsersError
 from stripetwist.options import ClientOptions
 from stripetwist.settings import ClientSettings
-from stripetwist.ways_in import WaysIn, open_status
+from stripetwist.ways_in import WaysIn, open_status, status_lines
 
 _LOOPBACK = "127.0.0.1"
 
@@ -67,6 +67,7 @@ def _make(settings: ClientSettings, reactor: Any) -> IService:
     ways_in.open(client.listen)
     ways_in.open_udp(client.forward_udp)
     watched = open_status(reactor, ground, settings, instance, client.complaint)
+    client.lines += status_lines(settings, watched)
 
     if own is not None:
         for port in watched:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -33,7 +34,7 @@ from stripetwist.net.userfile import UsersError
 from stripetwist.options import ServerOptions
 from stripetwist.settings import ServerSettings
 from stripetwist.values import DIRECT, Forward, ProxyPort
-from stripetwist.ways_in import WaysIn, open_status
+from stripetwist.ways_in import WaysIn, open_status, status_lines
 
 KEYS_FILE = "keys.toml"
 
@@ -74,7 +75,8 @@ def _make(settings: ServerSettings, reactor: Any) -> IService:
     most = instance.connections // 2
     ways_in = WaysIn(reactor, ground, settings, server.witness, most)
     ways_in.open(server.listen_locally)
-    for port in open_status(reactor, ground, settings, instance, server.complaint):
+    watched = open_status(reactor, ground, settings, instance, server.complaint)
+    for port in watched:
         server.note_own(port)
 
     def reload() -> None:
@@ -85,7 +87,8 @@ def _make(settings: ServerSettings, reactor: Any) -> IService:
     instance.serve_control({"reload": lambda _: reload(), "drain": server.drain})
     instance.watch_signals(server.leave, server.is_idle, reload)
     has_key = any(key.role == "client" for key in keys.keys())  # noqa: SIM118
-    instance.show(_greeting(settings, state, link, fresh, has_key))
+    status = status_lines(settings, watched)
+    instance.show(_greeting(settings, state, link, fresh, has_key, status))
     return instance
 
 
@@ -140,7 +143,12 @@ def _place(settings: ServerSettings, ports: list[Any]) -> tuple[str, int]:
 
 
 def _greeting(
-    settings: ServerSettings, state: StateDirectory, link: Link, fresh: bool, has_key: bool = True
+    settings: ServerSettings,
+    state: StateDirectory,
+    link: Link,
+    fresh: bool,
+    has_key: bool = True,
+    status: Sequence[str] = (),
 ) -> list[str]:
     """What the user reads first: what it does, and what to do next."""
     if settings.plaintext:
@@ -172,6 +180,7 @@ def _greeting(
         f"  listens     {where}, {guard}",
         f"  reaches     {reaches}",
         *_ways_in(settings),
+        *status,
         f"  state       {shown_folder}      back this directory up: it is the identity",
         f"  address     {_address(settings, link)}",
         *what_next,

@@ -13,6 +13,7 @@ from stripetwist.values import forward
 # Fields between colons; an IPv6 address stands in brackets.
 _FIELD = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::|\Z)")
 _SIDES = "host:serv:rhost:rserv=host:serv:rhost:rserv"
+_HOW = f"write LISTEN=HOST:PORT, such as 51820=127.0.0.1:51820, or socktopus' {_SIDES}"
 # socktopus' own, for what its variables leave out.
 _HOST, _PORT = "localhost", "23461"
 
@@ -45,9 +46,11 @@ def udp_port(text: str) -> UdpPort:
         return _sides(_fields(near), _fields(far))
     if len(_fields(far)) == 4:
         raise ValueError(f"write all eight fields, {_SIDES}")
+    if not near or ":" not in far:
+        raise ValueError(_HOW)
     one = forward(text)
     if one.listen.raw or one.exit is not None:
-        raise ValueError("write LISTEN=HOST:PORT, such as 51820=127.0.0.1:51820")
+        raise ValueError(_HOW)
     return UdpPort(_literal(one.listen), one.target)
 
 

@@ -1,6 +1,6 @@
 """The ports for local programs, and for those who watch, that a command was told to open."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.interfaces import IListeningPort
@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IListeningPort
 from stripetwist.core.address import Address
 from stripetwist.core.target import Kind, OpenRequest
 from stripetwist.net.forward import ForwardFactory
-from stripetwist.net.fronts import Front
+from stripetwist.net.fronts import Front, shown
 from stripetwist.net.ground import Ground
 from stripetwist.net.guests import Guests, Sources
 from stripetwist.net.instance import Instance
@@ -42,6 +42,12 @@ def open_status(
     if settings.status_users is not None:
         users = Users(settings.status_users, ground.clock, Threads(reactor))
     return [instance.serve_status(settings.status, users, complaint)]
+
+
+def status_lines(settings: CommonSettings, ports: Iterable[IListeningPort]) -> list[str]:
+    """What a start says of the status port."""
+    address = settings.status or Address()
+    return [f"  status      {shown(address, port)}   /status.json" for port in ports]
 
 
 class WaysIn:

@@ -66,6 +66,8 @@ class TestPages:
         agent = attic(workshop, server, places[2])
         client.wait_subflows(2)
         wait_agents(server, ("attic", "able"))
+        for process, port in zip((server, client), ports, strict=False):
+            process.wait_line(rf"  status +{LOOPBACK}:{port} +/status\.json")
         for process, port in zip((server, client, agent), ports, strict=True):
             answer = curl(port, "/status.json")
             process.snapshots.append(answer.body)

@@ -53,6 +53,7 @@ class Client(MultiService):
     @ivar dialer: that server's.
     @ivar wants_bbr: whether its absence is worth a word.
     @ivar opener: opens streams to a server, and logs them as its C{targets} says.
+    @ivar lines: what the user reads of its ports once it is connected.
     """
 
     log = Logger()
@@ -83,7 +84,7 @@ class Client(MultiService):
         self._udp: list[UdpForward] = []
         self._udp_ports: list[Any] = []
         self._closing_udp: list[Deferred[Any]] = []
-        self._lines: list[str] = []
+        self.lines: list[str] = []
         self._told: set[Dialer] = set()
         self._telling: dict[Dialer, IDelayedCall] = {}
 
@@ -96,11 +97,11 @@ class Client(MultiService):
         port = self._fronts.listen(address, front)
         where = shown(address, port)
         if isinstance(front, ForwardFactory):
-            self._lines.append(f"  forward     {where} leads to {front.target}")
+            self.lines.append(f"  forward     {where} leads to {front.target}")
             return
-        self._lines.append(f"  proxy       {where}   {LANGUAGES}")
+        self.lines.append(f"  proxy       {where}   {LANGUAGES}")
         if command := trial(port, front):
-            self._lines.append(f"  try         {command}")
+            self.lines.append(f"  try         {command}")
 
     def forward_udp(self, address: Address, front: UdpForward) -> None:
         """
@@ -112,7 +113,7 @@ class Client(MultiService):
         self._udp.append(front)
         self._udp_ports.append(port)
         where = shown(address, port)
-        self._lines.append(f"  udp         {where} leads to {front.request.target}")
+        self.lines.append(f"  udp         {where} leads to {front.request.target}")
 
     def startService(self) -> None:
         """Dial, and ask for what forwarded UDP ports need."""
@@ -158,7 +159,7 @@ class Client(MultiService):
         for path_line in path_lines(dialer.paths) if self._ways else ():
             self._say(path_line)
         if len(self._told) == 1:
-            for line in self._lines:
+            for line in self.lines:
                 self._say(line)
 
     def _say(self, line: str) -> None:

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Sequence
 from ipaddress import ip_network
+from types import SimpleNamespace
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 
 from stripetwist.core.address import Address
@@ -254,13 +256,24 @@ class SayTests(ClientTestCase):
         error = self.assertRaises(StartupError, client.listen, Address(host, SOCKS), front)
         self.assertIn("--socks", str(error)[:10])
         self.successResultOf(client.stopService())
-        return client._lines
+        return client.lines
 
     def test_everywhere(self) -> None:
         """A proxy port on every address is tried at this machine's own."""
         proxy, command = self.opened("")
         self.assertEqual(proxy, "  proxy       :1080   SOCKS5, SOCKS4, HTTP")
         self.assertIn("curl -x socks5h://127.0.0.1:1080 https://", command)
+        self.start()
+
+    def test_a_unix_socket(self) -> None:
+        """It is told of too, by its path; there is nothing to try."""
+        port = SimpleNamespace(getHost=lambda: UNIXAddress(b"/run/x"), stopListening=lambda: None)
+        self.network.listenUNIX = lambda *_, **__: port  # type: ignore[attr-defined]
+        client = Client(self.network, self.ground(), [self.link])
+        front = SocksFactory(client.opener, self.network, self.limits)
+        client.listen(Address(raw="unix:/run/x"), front)
+        self.assertEqual(client.lines, ["  proxy       unix:/run/x   SOCKS5, SOCKS4, HTTP"])
+        self.successResultOf(client.stopService())
         self.start()
 
     def test_what_can_be_tried(self) -> None:

@@ -39,6 +39,9 @@ class UdpPortTests(SynchronousTestCase):
         ):
             with self.assertRaises(ValueError, msg=text):
                 udp_port(text)
+        for text in ("x", "51820=host", "unix:/x=host:1"):
+            error = self.assertRaises(ValueError, udp_port, text)
+            self.assertIn("51820=127.0.0.1:51820, or socktopus' host:serv:rhost", str(error))
 
 
 class SidesTests(SynchronousTestCase):
