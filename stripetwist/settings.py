@@ -65,8 +65,10 @@ class CommonSettings:
         "DIR",
         path,
         None,
-        "Keep keys and certificates in DIR (default $STATE_DIRECTORY, else "
-        "$XDG_STATE_HOME/stripetwist, else ~/.local/state/stripetwist).",
+        "Keep files in DIR (default $STATE_DIRECTORY, else $XDG_STATE_HOME/stripetwist, else "
+        "~/.local/state/stripetwist): a server its keys, its certificate and the links, an agent "
+        "what tells it from others, and each its lock, and its control socket where "
+        "$XDG_RUNTIME_DIR is not set.",
     )
     status: Address | None = option(
         "status",
