@@ -133,6 +133,8 @@ class TestServer:
             server.wait_line(rf"\b{pattern}")
         server.wait_line(r"scp .*client\.link")
         server.wait_line(r"twistd -n --pidfile= stripe-client --server client\.link")
+        server.terminate()
+        assert "starting on" not in server.log and "Closed)" not in server.log
 
 
 BAD_OPTIONS = {
