@@ -57,6 +57,15 @@ def dial(port: int) -> socket.socket:
     return socket.create_connection((LOOPBACK, port), 30)
 
 
+def how_dialing_ends(port: int) -> str:
+    """As L{how_it_ends}; a reset that is quick comes before the dialer is told of success."""
+    try:
+        with dial(port) as sock:
+            return how_it_ends(sock)
+    except ConnectionResetError:
+        return "reset"
+
+
 class TestForward:
     def test_both_ways(self, desk: Desk) -> None:
         """What is said comes back, and the end after it."""
@@ -173,8 +182,7 @@ class TestServersOwn:
         code, sock = socks.ask(proxy, LOOPBACK, echo.port)
         sock.close()
         assert code == socks.NET_UNREACHABLE
-        with dial(port) as sock:
-            assert how_it_ends(sock) == "reset"
+        assert how_dialing_ends(port) == "reset"
         server.terminate()
         workshop.server(*words, "--fallback", "direct")
         for sock in (socks.connect(proxy, echo.port), dial(port)):
@@ -196,8 +204,7 @@ class TestServersOwn:
         code, sock = socks.ask(ports[0], LOOPBACK, echo.port)
         sock.close()
         assert code == socks.NET_UNREACHABLE
-        with dial(ports[2]) as sock:
-            assert how_it_ends(sock) == "reset"
+        assert how_dialing_ends(ports[2]) == "reset"
         for sock in (socks.connect(ports[1], echo.port), dial(ports[3])):
             with sock:
                 sock.sendall(b"hello")
