@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from stripetwist.core import events, frames
 from stripetwist.core.config import KIB
+from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.datagrams import Datagrams
 from stripetwist.core.frames import Frame
 from stripetwist.core.path import PathInfo
@@ -115,7 +116,7 @@ class TroubleTests(DatagramCase):
 
     def test_copies_without_room(self) -> None:
         """Where many wait a path gets those that have not left yet, and no copies of others."""
-        datagrams = Datagrams(LIMITS)
+        datagrams = Datagrams(LIMITS, MemoryBudget(LIMITS))
         datagrams.add(1, 2)
         ways = [(Subflow(number, LIMITS, 0.0, 0.02 * number), 0.0, 0.0) for number in (1, 2)]
         for number, (subflow, _, _) in enumerate(ways):
