@@ -53,7 +53,8 @@ def test_a_frozen_worker(workshop: Workshop, echo: Echo) -> None:
     waits: list[float] = []
     crowd(lambda _: waits.append(say_hello(proxy, echo.port)), range(10), 30)
     slow = [wait for wait in waits if wait > 1]
-    assert len(slow) == 5 and SILENT <= min(slow) <= max(slow) < SILENT + 2 * LOOK
+    # Half of them at most: where the other has answered some already, it is asked more.
+    assert 0 < len(slow) <= 5 and SILENT <= min(slow) <= max(slow) < SILENT + 2 * LOOK
     server.wait_line("agent ant does not answer and gets no streams until it does")
     later = [say_hello(proxy, echo.port) for _ in range(10)]
     assert max(later) < 1

@@ -20,7 +20,7 @@ WEIGHTS = {"ant": 1, "bee": 1, "ox": 8}
 TRANSFERS = 300
 SIZE, UP = 1 * MIB, 64 * KIB
 # Bytes per second of each: so the transfers still run when the faults come.
-RATE = 256 * KIB
+RATE = 128 * KIB
 
 
 def start_pool(workshop: Workshop, proxy: int) -> tuple[Server, dict[str, Agent]]:

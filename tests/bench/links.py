@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,9 @@ class Link:
     """A running emulator and its two devices."""
 
     def __init__(self, emulator: Path, line: Line, seed: int) -> None:
-        number = next(_numbers)
-        self.devices = (f"stw{number}u", f"stw{number}d")
+        # Others may measure beside us.
+        name = f"s{os.getpid()}x{next(_numbers)}"
+        self.devices = (f"{name}u", f"{name}d")
         self._process = subprocess.Popen(
             [str(emulator), str(seed), *self.devices],
             stdin=subprocess.PIPE,
