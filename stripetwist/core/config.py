@@ -85,6 +85,7 @@ class Limits:
     datagram_bytes: int = 256 * KIB
     datagram_bytes_all: int = 4 * MIB
     datagram_age: float = 0.1
+    datagram_wait: float = 2.0
 
     # associations at an exit, of one key; at a proxy port, of one source
     max_associations: int = 256

@@ -34,7 +34,8 @@ class _Flow:
     def __init__(self, front: "UdpForward", source: Source) -> None:
         self._front = front
         self._source = source
-        self._waiting: deque[bytes] = deque(maxlen=front.limits.datagrams)
+        self._waiting: deque[tuple[float, bytes]] = deque()
+        self._waiting_bytes = 0
         self._association: Association | None = None
         self._making: Deferred[Any] | None = None
         self._again: IDelayedCall | None = None
@@ -60,8 +61,9 @@ class _Flow:
         self._delay = self._front.limits.association_again
         self._association = association
         association.receiver = self
+        self._forget_old()
         while self._waiting and self._association is not None:
-            association.send(self._waiting.popleft(), None)
+            association.send(self._take_oldest(), None)
 
     def _not_made(self, failure: Failure) -> None:
         self._making = None
@@ -87,7 +89,34 @@ class _Flow:
         if self._association is not None:
             self._association.send(payload, None)
         else:
-            self._waiting.append(payload)
+            self._keep(payload)
+
+    def _keep(self, payload: bytes) -> None:
+        """Have it wait, in the place of the oldest if there are too many."""
+        limits = self._front.limits
+        self._forget_old()
+        while self._waiting and (
+            len(self._waiting) >= limits.datagrams
+            or self._waiting_bytes + len(payload) > limits.datagram_bytes
+        ):
+            self._drop_oldest()
+        self._waiting.append((self._front.clock.seconds(), payload))
+        self._waiting_bytes += len(payload)
+
+    def _forget_old(self) -> None:
+        """Drop what its program has long given up."""
+        since = self._front.clock.seconds() - self._front.limits.datagram_wait
+        while self._waiting and self._waiting[0][0] < since:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        self._take_oldest()
+        self._front.dropped += 1
+
+    def _take_oldest(self) -> bytes:
+        payload = self._waiting.popleft()[1]
+        self._waiting_bytes -= len(payload)
+        return payload
 
     def datagram_came(self, payload: bytes, peer: Target | None) -> None:
         """See L{Receiver<stripetwist.net.association.Receiver>}."""
@@ -120,7 +149,8 @@ class UdpForward(DatagramProtocol):
     @ivar program: the one program's address; C{None} for whoever sends.
     @ivar guests: who may come.
     @ivar opened: how many associations were made.
-    @ivar dropped: datagrams of strangers, and what the system did not take.
+    @ivar dropped: datagrams of strangers, what waited too long, and what the system did not
+        take.
     @ivar told: the last refusal in the log, so that none stands there twice in a row.
     """
 

@@ -88,6 +88,24 @@ class UdpForwardTests(SynchronousTestCase):
         self.asked[0].callback(far)
         self.assertEqual([b"3", b"4"], far.sent)
 
+    def test_waits_no_longer_than_programs_do(self) -> None:
+        """What a program sent long before there was a way is dropped, and counted."""
+        self.front.datagramReceived(b"stale", ANN)
+        self.clock.advance(100)
+        self.front.datagramReceived(b"fresh", ANN)
+        self.clock.advance(1)
+        far = Far()
+        self.asked[0].callback(far)
+        self.assertEqual(([b"fresh"], 1), (far.sent, self.front.dropped))
+
+    def test_waits_in_few_bytes(self) -> None:
+        """However large they are, no more of them wait than at an association."""
+        for number in range(6):
+            self.front.datagramReceived(b"%d" % number + bytes(60_000), ANN)
+        far = Far()
+        self.asked[0].callback(far)
+        self.assertEqual([b"2", b"3", b"4", b"5"], [one[:1] for one in far.sent])
+
     def test_made_again(self) -> None:
         """After a refusal, and after a loss, for ever, ever more slowly; told once."""
         self.front = self.make(ANN)
