@@ -91,6 +91,7 @@ class Limits:
     max_associations: int = 256
     max_associations_per_source: int = 16
     association_idle: float = 120.0
+    association_brief: float = 10.0
     association_again: float = 0.2
     association_again_most: float = 5.0
 

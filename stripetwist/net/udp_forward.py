@@ -18,8 +18,13 @@ from stripetwist.core.target import OpenRequest, Target
 from stripetwist.net.association import Association, Associator
 from stripetwist.net.guests import Guests
 
-# Programs that use one port at a time.
+# Programs that use one port at a time; a resolver is one for each question.
 MOST_PROGRAMS = 256
+
+_FULL = (
+    "{most} programs, or ports of theirs, send to the UDP port that leads to {target}; each new "
+    "one takes the place of the longest idle, so give some of them another --udp port"
+)
 
 Source = tuple[str, int]
 
@@ -41,6 +46,7 @@ class _Flow:
         self._again: IDelayedCall | None = None
         self._delay = front.limits.association_again
         self._closed = False
+        self._answered = self._conversing = False
         self.used_at = front.clock.seconds()
         self._make()
 
@@ -86,6 +92,7 @@ class _Flow:
     def send(self, payload: bytes) -> None:
         """The program has sent one; while there is no way the newest wait."""
         self.used_at = self._front.clock.seconds()
+        self._conversing = self._answered
         if self._association is not None:
             self._association.send(payload, None)
         else:
@@ -121,7 +128,16 @@ class _Flow:
     def datagram_came(self, payload: bytes, peer: Target | None) -> None:
         """See L{Receiver<stripetwist.net.association.Receiver>}."""
         self.used_at = self._front.clock.seconds()
+        self._answered = True
         self._front.answer(payload, self._source)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing came or went for long; of one question and its answer, not so long."""
+        limits = self._front.limits
+        brief = self._answered and not self._conversing
+        most = limits.association_brief if brief else limits.association_idle
+        return self._front.clock.seconds() - self.used_at >= most
 
     def close(self) -> None:
         """End it."""
@@ -141,8 +157,9 @@ class UdpForward(DatagramProtocol):
     A forwarded UDP port.
 
     Each program that sends there has an association of its own, so that answers find their
-    way; it ends when it is idle, but for that of the program that came last.  With one fixed
-    program there is one association from the start, and it stays.
+    way; it ends when it is idle, but for that of the program that came last, or when one more
+    program needs its place.  With one fixed program there is one association from the start,
+    and it stays.
 
     @ivar opener: makes the associations.
     @ivar request: what it is asked for.
@@ -169,6 +186,7 @@ class UdpForward(DatagramProtocol):
     told: str = field(default="", init=False)
     _flows: dict[Source, _Flow] = field(default_factory=dict, init=False)
     _timer: IDelayedCall | None = field(default=None, init=False)
+    _was_full: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
 
     def start(self) -> None:
@@ -198,13 +216,23 @@ class UdpForward(DatagramProtocol):
 
     def _welcome(self, source: Source) -> _Flow | None:
         """A program that was not there before, if it may come."""
-        full = len(self._flows) >= MOST_PROGRAMS
-        if self._stopped or self.program is not None or full:
+        if self._stopped or self.program is not None:
             return None
         if not self.guests.may_come(IPv4Address("UDP", *source)):
             return None
+        self._make_room()
         flow = self._flows[source] = _Flow(self, source)
         return flow
+
+    def _make_room(self) -> None:
+        """End what was idle for longest if there are as many as may be."""
+        if len(self._flows) < MOST_PROGRAMS:
+            return
+        if not self._was_full:
+            self._was_full = True
+            self.log.warn(_FULL, most=MOST_PROGRAMS, target=self.request.target)
+        longest = min(self._flows, key=lambda source: self._flows[source].used_at)
+        self._flows.pop(longest).close()
 
     def answer(self, payload: bytes, source: Source) -> None:
         """Something has come back for a program."""
@@ -223,12 +251,11 @@ class UdpForward(DatagramProtocol):
             self.log.info("not yet: {sentence}", sentence=printable(error.sentence))
 
     def _look_later(self) -> None:
-        self._timer = self.clock.callLater(self.limits.association_idle / 4, self._look)
+        self._timer = self.clock.callLater(self.limits.association_brief / 2, self._look)
 
     def _look(self) -> None:
         """End what is idle; a tunnel's far end may want to speak first, however late."""
-        now = self.clock.seconds()
         for source in list(self._flows)[:-1]:
-            if now - self._flows[source].used_at >= self.limits.association_idle:
+            if self._flows[source].is_idle:
                 self._flows.pop(source).close()
         self._look_later()

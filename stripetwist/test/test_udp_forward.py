@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import MessageLengthError
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.config import Limits
@@ -153,18 +154,54 @@ class UdpForwardTests(SynchronousTestCase):
             self.front.datagramReceived(b"a", source)
             fars.append(Far())
             self.asked[-1].callback(fars[-1])
-        self.clock.pump([30] * 5)
+        self.clock.pump([5] * 26)
         self.assertEqual([True, False], [far.closed for far in fars])
 
     def test_who_may_come(self) -> None:
-        """As at a forwarded port, and not more than so many."""
+        """As at a forwarded port."""
         self.front.guests = Guests(sources=Sources([ip_network("10.0.0.0/8")], self.clock))
         self.front.datagramReceived(b"no", ANN)
         self.assertEqual((1, 0), (self.front.dropped, len(self.asked)))
-        self.front.guests = Guests()
-        for number in range(MOST_PROGRAMS + 1):
-            self.front.datagramReceived(b"a", ("127.0.0.1", 1000 + number))
-        self.assertEqual((2, MOST_PROGRAMS), (self.front.dropped, len(self.asked)))
+
+    def test_full(self) -> None:
+        """One more takes the place of the longest idle, which is told once."""
+        fars = []
+        with capturedLogs() as logs:
+            for number in range(MOST_PROGRAMS + 2):
+                if number == MOST_PROGRAMS:
+                    self.front.datagramReceived(b"in use", ("127.0.0.1", 1000))
+                self.front.datagramReceived(b"a", ("127.0.0.1", 1000 + number))
+                fars.append(Far())
+                self.asked[-1].callback(fars[-1])
+                self.clock.advance(0.01)
+        self.assertEqual([1, 2], [at for at, far in enumerate(fars) if far.closed])
+        self.assertEqual((0, 1), (self.front.dropped, len(logs)))
+
+    def test_resolver(self) -> None:
+        """Who asks from another port each time, and has its answer, never fills it."""
+        self.front.start()
+        for number in range(600):
+            self.front.datagramReceived(b"question", ("127.0.0.1", 1000 + number))
+            far = Far()
+            self.asked[-1].callback(far)
+            assert far.receiver is not None
+            far.receiver.datagram_came(b"answer", None)
+            self.clock.advance(0.1)
+        self.assertEqual((600, 0), (len(self.answers), self.front.dropped))
+        self.assertLess(len(self.front._flows), 160)
+
+    def test_conversation(self) -> None:
+        """Who says something after an answer is not taken for a resolver."""
+        self.front.start()
+        self.front.datagramReceived(b"a", ANN)
+        far = Far()
+        self.asked[-1].callback(far)
+        assert far.receiver is not None
+        far.receiver.datagram_came(b"b", None)
+        self.front.datagramReceived(b"c", ANN)
+        self.front.datagramReceived(b"a", BOB)
+        self.clock.pump([5] * 20)
+        self.assertFalse(far.closed)
 
     def test_stop(self) -> None:
         """Nothing is left: no association, no question, no timer."""
