@@ -128,7 +128,7 @@ _NO_LOGIN = _NO_METHOD + "let it connect without one"
 _BAD_LOGIN = "the client's login message is malformed; SOCKS5 user name and password are needed"
 _WRONG_LOGIN = "wrong user name or password; see the file given with --users"
 _BAD_REQUEST = "the client's request is malformed; this port speaks SOCKS5"
-_ONLY_CONNECT = "SOCKS command {0} is not offered here, only CONNECT; let the client use that"
+_NOT_OFFERED = "SOCKS command {0} is not offered here, only {1}; let the client use that"
 
 
 class Dialogue:
@@ -257,7 +257,9 @@ class Dialogue:
         if len(held) < 4:
             return None
         if held[1] not in self._commands:
-            return self._refuse_request(Code.BAD_KIND, _ONLY_CONNECT.format(held[1]))
+            offered = " and UDP ASSOCIATE" if ASSOCIATE in self._commands else ""
+            why = _NOT_OFFERED.format(held[1], "CONNECT" + offered)
+            return self._refuse_request(Code.BAD_KIND, why)
         if held[2] != 0:
             return self._refuse_request(Code.GENERAL, _BAD_REQUEST)
         if held[1] == ASSOCIATE:

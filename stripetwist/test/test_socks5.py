@@ -166,6 +166,15 @@ class DialogueTests(SynchronousTestCase):
         last = refusal(fed(Dialogue(), [OPEN_GREETING, b"\x05\x02\x00\x01"]))
         self.assertEqual((last.data, last.code), (reply(7), Code.BAD_KIND))
 
+    def test_it_says_what_is_offered(self) -> None:
+        """Datagrams too, where the port has them."""
+        said = [
+            refusal(fed(Dialogue(udp=udp), [OPEN_GREETING, b"\x05\x02\x00\x01"])).sentence
+            for udp in (False, True)
+        ]
+        self.assertIn("only CONNECT;", said[0])
+        self.assertIn("only CONNECT and UDP ASSOCIATE;", said[1])
+
     def test_the_sentence_escapes_what_the_client_wrote(self) -> None:
         """R10 and K08: it will stand in a log."""
         found = fed(Dialogue(), [OPEN_GREETING, request_for(b"a\r\n\x1b[31m{0}%n")])
