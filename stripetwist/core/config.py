@@ -87,7 +87,7 @@ class Limits:
     datagram_age: float = 0.1
     datagram_wait: float = 2.0
 
-    # associations at an exit, of one key; at a proxy port, of one source
+    # associations at an exit, of one key; at a port for local programs, of one other machine
     max_associations: int = 256
     max_associations_per_source: int = 16
     association_idle: float = 120.0

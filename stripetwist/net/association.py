@@ -1,11 +1,14 @@
 """Carried UDP flows: the seam between what takes datagrams in and what lets them out."""
 
+from ipaddress import ip_address
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code
 from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.zones import plain
 
 
 class Receiver(Protocol):
@@ -56,6 +59,13 @@ class Associator(Protocol):
         @return: fires once the far end is bound.  Fails with
             L{stripetwist.core.errors.OpenRefused}.  Cancelling it cancels the question.
         """
+
+
+def share_of(host: str, limits: Limits) -> int:
+    """How many associations one address may have; all programs of this machine are one."""
+    if plain(ip_address(host)).is_loopback:
+        return limits.max_associations
+    return limits.max_associations_per_source
 
 
 class _Passage:

@@ -13,7 +13,7 @@ from stripetwist.core.errors import Code, OpenRefused, printable
 from stripetwist.core.socks5_udp import unwrap, wrap
 from stripetwist.core.target import Target
 from stripetwist.core.zones import plain
-from stripetwist.net.association import Association
+from stripetwist.net.association import Association, share_of
 from stripetwist.net.udp_port import MAX_PAYLOAD, Bind, bind_udp
 
 
@@ -37,7 +37,7 @@ class UdpDoor:
 
         @raise OpenRefused: it has as many as it may.
         """
-        if self._of_source[source] >= self._limits.max_associations_per_source:
+        if self._of_source[source] >= share_of(source, self._limits):
             why = f"{source} has {self._of_source[source]} UDP associations already"
             raise OpenRefused(Code.OVERLOAD, f"{why}; close one")
         self._of_source[source] += 1

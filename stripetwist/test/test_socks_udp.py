@@ -194,11 +194,18 @@ class AssociateTests(FrontCase):
         self.assertEqual(("closed", True), (near.end, self.sockets[0].closed))
 
     def test_too_many(self) -> None:
-        """The next one is refused, until one has gone."""
-        nears = [self.granted() for _ in range(LIMITS.max_associations_per_source)]
+        """The next one is refused, until one has gone; all programs here have one address."""
+        nears = [self.granted() for _ in range(LIMITS.max_associations)]
         self.assertEqual(b"\x05\x01", self.client(GREETING + REQUEST).said[2:4])
         nears[0].rst()
         self.granted()
+
+    def test_too_many_elsewhere(self) -> None:
+        """Another machine has fewer."""
+        for _ in range(LIMITS.max_associations_per_source):
+            self.door.enter("192.0.2.1")
+        with self.assertRaises(OpenRefused):
+            self.door.enter("192.0.2.1")
 
     def test_refused(self) -> None:
         """The reason is told, even where connections are said to be there before they are."""
