@@ -288,11 +288,22 @@ class ClientSettings(CommonSettings):
         if twice := named_twice(("--udp", one.listen) for one in self.udp):
             return twice
         open_to_others = "" if self.users or self.sources else _open_to_others(self.socks)
+        open_to_others = open_to_others or self._udp_open_to_others()
         return open_to_others or CommonSettings.complaint(self)
 
     def ports(self) -> list[Named]:
         """As in L{CommonSettings}, with those for programs."""
         return _ways_in(self.proxy_ports, self.forwards) + CommonSettings.ports(self)
+
+    def _udp_open_to_others(self) -> str:
+        """What is wrong with a UDP port for everybody; datagrams give no user's name."""
+        for one in () if self.sources else self.udp:
+            if one.program is None and not one.listen.is_local:
+                return (
+                    f"--udp {one} is open to other machines; say who may use it with --from CIDR, "
+                    "or which one program with all eight fields"
+                )
+        return ""
 
     @property
     def proxy_ports(self) -> Sequence[ProxyPort]:

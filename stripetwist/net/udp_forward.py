@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused, printable
 from stripetwist.core.target import OpenRequest, Target
-from stripetwist.net.association import Association, Associator
+from stripetwist.net.association import Association, Associator, share_of
 from stripetwist.net.guests import Guests
 
 # Programs that use one port at a time; a resolver is one for each question.
@@ -220,18 +220,22 @@ class UdpForward(DatagramProtocol):
             return None
         if not self.guests.may_come(IPv4Address("UDP", *source)):
             return None
-        self._make_room()
+        self._make_room(source[0])
         flow = self._flows[source] = _Flow(self, source)
         return flow
 
-    def _make_room(self) -> None:
-        """End what was idle for longest if there are as many as may be."""
-        if len(self._flows) < MOST_PROGRAMS:
+    def _make_room(self, host: str) -> None:
+        """End what was idle for longest if there are as many as may be, in all or from there."""
+        crowd = [source for source in self._flows if source[0] == host]
+        most = min(MOST_PROGRAMS, share_of(host, self.limits))
+        if len(crowd) < most:
+            crowd, most = list(self._flows), MOST_PROGRAMS
+        if len(crowd) < most:
             return
         if not self._was_full:
             self._was_full = True
-            self.log.warn(_FULL, most=MOST_PROGRAMS, target=self.request.target)
-        longest = min(self._flows, key=lambda source: self._flows[source].used_at)
+            self.log.warn(_FULL, most=most, target=self.request.target)
+        longest = min(crowd, key=lambda source: self._flows[source].used_at)
         self._flows.pop(longest).close()
 
     def answer(self, payload: bytes, source: Source) -> None:

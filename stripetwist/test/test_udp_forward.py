@@ -177,6 +177,18 @@ class UdpForwardTests(SynchronousTestCase):
         self.assertEqual([1, 2], [at for at, far in enumerate(fars) if far.closed])
         self.assertEqual((0, 1), (self.front.dropped, len(logs)))
 
+    def test_full_of_one_machine(self) -> None:
+        """Another machine, or who forges its address, has a few places, and no one else's."""
+        self.front.datagramReceived(b"a", ANN)
+        ann = Far()
+        self.asked[-1].callback(ann)
+        for number in range(100):
+            self.clock.advance(0.01)
+            self.front.datagramReceived(b"a", ("192.0.2.9", 1000 + number))
+            self.asked[-1].addErrback(lambda _: None)
+        share = Limits().max_associations_per_source
+        self.assertEqual((1 + share, False), (len(self.front._flows), ann.closed))
+
     def test_resolver(self) -> None:
         """Who asks from another port each time, and has its answer, never fills it."""
         self.front.start()

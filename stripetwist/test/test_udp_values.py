@@ -44,6 +44,32 @@ class UdpPortTests(SynchronousTestCase):
             self.assertIn("51820=127.0.0.1:51820, or socktopus' host:serv:rhost", str(error))
 
 
+class OpenToOthersTests(SynchronousTestCase):
+    """Who may use a UDP port."""
+
+    def complaint(self, *words: str) -> str:
+        """What a client says to those words."""
+        options = ClientOptions({})
+        options.parseOptions(["--server", "loopback:", *words])
+        return options.settings.complaint()
+
+    def test_everybody(self) -> None:
+        """Beyond this machine nobody may without a word on who."""
+        for listen in (":5353", "0.0.0.0:5353", "192.0.2.1:5353", "[::]:5353"):
+            with self.assertRaises(SystemExit) as caught:
+                self.complaint("--udp", f"{listen}=1.1.1.1:53")
+            self.assertIn("is open to other machines; say who may", str(caught.exception))
+
+    def test_somebody(self) -> None:
+        """This machine, some networks, or one program."""
+        for words in (
+            ("--udp", "5353=1.1.1.1:53"),
+            ("--udp", ":5353=1.1.1.1:53", "--from", "192.0.2.0/24"),
+            ("--udp", "192.0.2.1:5353:192.0.2.2:9=192.0.2.3:1:1.1.1.1:53"),
+        ):
+            self.assertEqual("", self.complaint(*words))
+
+
 class SidesTests(SynchronousTestCase):
     """The variables of socktopus."""
 
