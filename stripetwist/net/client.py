@@ -22,7 +22,7 @@ from stripetwist.net.forward import ForwardFactory
 from stripetwist.net.fronts import Front, Fronts, shown, trial
 from stripetwist.net.ground import Ground
 from stripetwist.net.listening import listen_udp
-from stripetwist.net.opener import SessionOpener, Witness
+from stripetwist.net.opener import Witness
 from stripetwist.net.path import path_lines
 from stripetwist.net.resolver import Resolver, daemon_threads
 from stripetwist.net.servers import Servers
@@ -79,7 +79,7 @@ class Client(MultiService):
         for dialer in self.dialers:
             dialer.on_change = partial(self._changed, dialer)
             dialer.setServiceParent(self)
-        self.opener = Witness(SessionOpener(Servers(self.dialers).when_up))
+        self.opener = Witness(Servers(self.dialers))
         self._fronts = Fronts(reactor)
         self._udp: list[UdpForward] = []
         self._udp_ports: list[Any] = []

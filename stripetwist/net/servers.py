@@ -1,4 +1,4 @@
-"""Several servers: each new stream goes to the most preferred one that is up."""
+"""Several servers: what is new goes to the most preferred one that is up."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,16 +8,21 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from stripetwist.core.errors import Code, OpenRefused
+from stripetwist.core.target import OpenRequest
+from stripetwist.net.association import Association
 from stripetwist.net.dialer import Dialer
-from stripetwist.net.opener import Opener
+from stripetwist.net.opener import Opener, SessionOpener
+from stripetwist.net.roaming import RoamingAssociation
 
 
-class Servers:
+class Servers(SessionOpener):
     """
     Chooses, for each new stream, among servers in their order.
 
-    A stream stays where it was opened.  All servers are dialed from the start, so that
-    another one takes over at once; a session that nothing uses comes to rest.
+    A stream stays where it was opened; an association is lost once its server is no longer
+    able to take streams and another is, to be made again there.  All servers are
+    dialed from the start, so that another one takes over at once; a session that nothing uses
+    comes to rest.
     """
 
     log = Logger()
@@ -26,6 +31,7 @@ class Servers:
         """
         @param dialers: one for each server, the most preferred first.
         """
+        super().__init__(self.when_up)
         self._dialers = dialers
         self._last: Dialer | None = None
 
@@ -44,6 +50,24 @@ class Servers:
             return waiting[0]
         first = DeferredList(waiting, fireOnOneCallback=True, consumeErrors=True)
         return first.addCallback(_first_of, waiting)
+
+    def associate(self, request: OpenRequest) -> Deferred[Association]:
+        """See L{Associator.associate<stripetwist.net.association.Associator.associate>}."""
+        return self.when_up().addCallback(self._associate, request)
+
+    def _associate(self, opener: Opener, request: OpenRequest) -> Deferred[Association]:
+        making = opener.associate(request)
+        if len(self._dialers) > 1:
+            making.addCallback(self._roaming, opener)
+        return making
+
+    def _roaming(self, far: Association, opener: Opener) -> Association:
+        def is_gone() -> bool:
+            able = [dialer.driver for dialer in self._dialers if dialer.is_able]
+            return bool(able) and opener not in able
+
+        first = self._dialers[0]
+        return RoamingAssociation(far, is_gone, first.clock, first.limits.agent_look)
 
     def _note(self, dialer: Dialer) -> None:
         """Say so if new streams go elsewhere than before."""

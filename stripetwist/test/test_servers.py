@@ -3,20 +3,23 @@
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, succeed
 
 from stripetwist.core.address import Address
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code
 from stripetwist.core.policy import Policy
-from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.target import Kind, OpenRequest, Target
 from stripetwist.net.client import Client
 from stripetwist.net.server import Server
 from stripetwist.net.tls import ServerCreator
+from stripetwist.test.associations import Far
+from stripetwist.test.collector import Collector
 from stripetwist.test.link_case import PORT, LinkTestCase, Scripts, certificate
 
 TWO = PORT + 1
 WEB = OpenRequest(Target.of("203.0.113.9", 80))
+DNS = OpenRequest(Target.of("203.0.113.9", 53), Kind.UDP)
 
 
 class ServersTests(LinkTestCase):
@@ -114,6 +117,57 @@ class ServersTests(LinkTestCase):
         self.client.opener.open(WEB).addErrback(lambda failure: None)
         self.network.run(1.5)
         self.assertEqual(self.opened(), ["new streams go to 192.0.2.1:8444 now"])
+        for cable in cables:
+            cable.cut()
+
+    association: Any
+
+    def associated(self) -> Collector:
+        """Have an association to a target; what becomes of it."""
+        for server in self.servers.values():
+            server.witness.associate = lambda request: succeed(Far())  # type: ignore[method-assign]
+        making = self.client.opener.associate(DNS)
+        self.network.run(0.3)
+        association, found = self.successResultOf(making), Collector()
+        association.receiver, self.association = found, association
+        return found
+
+    def test_datagrams_leave_one_that_leaves(self) -> None:
+        """Nothing of them is lost that would be kept: their association is made anew."""
+        self.start()
+        first = self.associated()
+        self.servers[PORT].acceptor.leave()
+        self.network.run(4, 0.05)
+        self.assertEqual([None], first.lost)
+        second = self.associated()
+        self.network.run(4, 0.05)
+        self.assertEqual([], second.lost)
+
+    def test_datagrams_stay_where_no_other_is(self) -> None:
+        """A server that leaves is better than none."""
+        self.start()
+        self.end(self.servers[TWO])
+        found = self.associated()
+        self.servers[PORT].acceptor.leave()
+        self.network.run(4, 0.05)
+        self.assertEqual([], found.lost)
+        self.servers[TWO] = self.serve_at(TWO)
+
+    def test_datagrams_leave_one_that_is_silent(self) -> None:
+        """Long before it is given up."""
+        self.start()
+        found = self.associated()
+        away = self.network.ports.pop(PORT)
+        cables = [one for one in self.network.living if one.ends[0].getPeer().port == PORT]
+        for cable in cables:
+            cable.silent = True
+        for _ in range(40):
+            self.association.send(b"any", None)
+            self.network.run(0.2, 0.05)
+            if found.lost:
+                break
+        self.network.ports[PORT] = away
+        self.assertEqual([None], found.lost)
         for cable in cables:
             cable.cut()
 
