@@ -70,7 +70,7 @@ def _make(settings: ClientSettings, reactor: Any) -> IService:
     client.lines += status_lines(settings, watched)
 
     if own is not None:
-        for port in watched:
+        for port in (*watched, *client.ports):
             own.note_own(port)
         own.setServiceParent(instance)
     client.setServiceParent(instance)

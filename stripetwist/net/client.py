@@ -115,6 +115,11 @@ class Client(MultiService):
         where = shown(address, port)
         self.lines.append(f"  udp         {where} leads to {front.request.target}")
 
+    @property
+    def ports(self) -> Sequence[Any]:
+        """All that are open for local programs."""
+        return [*self._fronts.ports, *self._udp_ports]
+
     def startService(self) -> None:
         """Dial, and ask for what forwarded UDP ports need."""
         super().startService()

@@ -66,6 +66,11 @@ class Fronts:
         self._fronts.append(front)
         return port
 
+    @property
+    def ports(self) -> Sequence[IListeningPort]:
+        """Those that are open."""
+        return self._ports
+
     def leave(self) -> None:
         """Take no new connections; let those that are there go on."""
         ports, self._ports = self._ports, []

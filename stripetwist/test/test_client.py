@@ -9,8 +9,11 @@ from typing import Any
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 
+from stripetwist import client_tap
 from stripetwist.core.address import Address
+from stripetwist.core.errors import OpenRefused
 from stripetwist.core.policy import Policy
+from stripetwist.core.target import OpenRequest, Target
 from stripetwist.core.way import Via, Way
 from stripetwist.net import sockets
 from stripetwist.net.client import Client
@@ -20,6 +23,7 @@ from stripetwist.net.server import Server
 from stripetwist.net.socks import SocksFactory
 from stripetwist.net.tls import ServerCreator
 from stripetwist.test.link_case import PORT, LinkTestCase, Script, Scripts, certificate
+from stripetwist.test.process_case import Beginner, ProcessTestCase
 from stripetwist.test.socks_case import ScriptedUsers
 from stripetwist.testing import pattern
 
@@ -327,3 +331,21 @@ class EndTests(ClientTestCase):
         self.stop_client()
         self.assertTrue(program.lost and waiting.lost and self.target.made[0].lost)
         self.assertEqual(self.server.acceptor.door.sessions, {})
+
+
+class LoopbackTests(ProcessTestCase):
+    """The server side in the client's process."""
+
+    def test_own_ports(self) -> None:
+        """What leads into it is never a target of it: that would go round for ever."""
+        self.patch(client_tap, "globalLogBeginner", Beginner())
+        options = client_tap.Options({})
+        words = ("--socks", "1080", "--forward", "2222=127.0.0.1:2222", "--state", str(self.base))
+        options.parseOptions(["--server", "loopback:", *words])
+        service: Any = client_tap.makeService(options, self.reactor)
+        self.addCleanup(lambda: self.successResultOf(service.stopService()))
+        (server,) = [one for one in service if isinstance(one, Server)]
+        for port in (1080, 2222):
+            opening = server.direct.open(OpenRequest(Target.of("127.0.0.1", port)))
+            self.failureResultOf(opening, OpenRefused)
+        self.assertEqual([], self.reactor.dials)
