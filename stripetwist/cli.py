@@ -28,8 +28,10 @@ from stripetwist.net.files import StartupError, shown
 from stripetwist.net.keyfile import Key, parse_expiry
 from stripetwist.net.keystore import KeyStore
 from stripetwist.net.links import (
+    NOBODY,
     OWN_LINKS,
     forget_link,
+    holder_of,
     link_of,
     own_link,
     write_link,
@@ -291,8 +293,8 @@ def _key_add(words: list[str]) -> int:
     print(write_link(keys.folder, key.id, link))
     if link.host == UNKNOWN_HOST:
         print(
-            "the link says HOST where the server's address belongs; write it there, "
-            "or start the server with --advertise and see stripetwist key show",
+            "the link says HOST where the server's address belongs; write it there in your "
+            "copy of the link, or start the server with --advertise and see stripetwist key show",
             file=sys.stderr,
         )
     return 0
@@ -320,6 +322,7 @@ def _key_show(words: list[str]) -> int:
 def _key_revoke(words: list[str]) -> int:
     options = _key_parser("revoke", "Forget a key.").parse_args(words)
     keys = _Keys(options)
+    held = [name for name in OWN_LINKS if holder_of(keys.folder, name) == options.name]
     keys.store.revoke(options.name)
     if options.name not in OWN_LINKS:
         forget_link(keys.folder, options.name)
@@ -327,7 +330,17 @@ def _key_revoke(words: list[str]) -> int:
         # Those of a server that has not run yet are not there to be changed.
         write_own_links(keys.folder, keys.store.keys(), own_link(keys.folder))
     print(f"{options.name} is revoked; a running server ends its sessions within seconds")
+    for name in held:
+        if (holder := holder_of(keys.folder, name)) != options.name:
+            print(_now_of(name, holder))
     return 0
+
+
+def _now_of(name: str, holder: str) -> str:
+    """What has become of an own link of the server whose key was revoked."""
+    if holder == NOBODY:
+        return f"{name}.link opens nothing now; stripetwist key add NAME makes a link"
+    return f"{name}.link is now the link of {holder}"
 
 
 def _key_list(words: list[str]) -> int:

@@ -25,7 +25,7 @@ from stripetwist.net.files import StartupError
 from stripetwist.net.ground import Ground
 from stripetwist.net.instance import Instance, ground_for
 from stripetwist.net.keystore import KeyStore
-from stripetwist.net.links import NOBODY, write_own_links
+from stripetwist.net.links import NOBODY, holder_of, write_own_links
 from stripetwist.net.logs import limit_level
 from stripetwist.net.server import Server
 from stripetwist.net.state import StateDirectory
@@ -86,7 +86,7 @@ def _make(settings: ServerSettings, reactor: Any) -> IService:
     server.setServiceParent(instance)
     instance.serve_control({"reload": lambda _: reload(), "drain": server.drain})
     instance.watch_signals(server.leave, server.is_idle, reload)
-    has_key = any(key.role == "client" for key in keys.keys())  # noqa: SIM118
+    has_key = holder_of(state.path, "client") not in ("", NOBODY)
     status = status_lines(settings, watched)
     instance.show(_greeting(settings, state, link, fresh, has_key, status))
     return instance
@@ -174,7 +174,9 @@ def _greeting(
         "  twistd -n --pidfile= stripe-client --server client.link",
     ]
     if not has_key:
-        what_next = ["No key for clients is left; stripetwist key add NAME makes one."]
+        what_next = [
+            "client.link opens nothing; stripetwist key add NAME makes a key and its link."
+        ]
     return [
         f"stripetwist {'.'.join(__version__.split('.')[:2])} server",
         f"  listens     {where}, {guard}",
@@ -218,7 +220,9 @@ def _address(settings: ServerSettings, link: Link) -> str:
         port = f" port {link.port}" if settings.advertise.port else ""
         return f"{link.host}{port} (--advertise)"
     if link.host == UNKNOWN_HOST:
-        return "unknown: links say HOST; write this machine's name there, or start with --advertise"
+        return (
+            "unknown: write its name over HOST in your copy of the link, or start with --advertise"
+        )
     card = interface_of(link.host)
     origin = f" (from {card})" if card else ""
     return f"{link.host}{origin}                --advertise NAME if others dial another"

@@ -36,20 +36,41 @@ def write_link(folder: Path, name: str, link: Link) -> Path:
 
 def write_own_links(folder: Path, keys: Sequence[Key], like: Link) -> None:
     """
-    Write the links of the first keys, and anew those of keys that were added.
+    Write the server's own links, and anew those of keys that were added.
 
-    Where no key of a kind is left, its link opens nothing, but still says where the server is.
+    A role's own link stays the one of its key; with that gone it is one of a key that was made
+    at a first start, as the name says, or opens nothing, but still says where the server is.
+    It never becomes the link of somebody who was given another file.
 
     @param like: where the server is, and how to know it.
     """
     nobody = replace(like, key_id=NOBODY, secret=bytes(32))
     for role in OWN_LINKS:
-        first = next((key for key in keys if key.role == role), None)
-        if first is not None or link_path(folder, role).exists():
-            write_link(folder, role, nobody if first is None else link_of(first, like))
+        there = os.path.lexists(link_path(folder, role))
+        key = _own_key(folder, role, [key for key in keys if key.role == role])
+        if key is not None or there:
+            write_link(folder, role, nobody if key is None else link_of(key, like))
     for key in keys:
         if link_path(folder, key.id).exists():
             write_link(folder, key.id, link_of(key, like))
+
+
+def _own_key(folder: Path, role: str, keys: Sequence[Key]) -> Key | None:
+    """Whose link the own one of a role is to be."""
+    if not os.path.lexists(link_path(folder, role)):
+        return next(iter(keys), None)
+    holder = holder_of(folder, role)
+    heirs = (key for key in keys if key.id.startswith(role))
+    return next((key for key in keys if key.id == holder), next(heirs, None))
+
+
+def holder_of(folder: Path, name: str) -> str:
+    """The key that a link is of; empty where no link can be read."""
+    path = link_path(folder, name)
+    try:
+        return _parse(read_private(path, "link file"), path).key_id
+    except StartupError:
+        return ""
 
 
 def own_link(folder: Path) -> Link:

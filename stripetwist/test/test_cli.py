@@ -326,10 +326,20 @@ class KeyTests(CliTestCase):
         """The server's own link file stays: it says where the server is."""
         self.run_command("key", "add", "laptop")
         self.assertEqual(self.run_command("key", "revoke", "laptop"), 0)
+        self.assertNotIn("client.link", self.out)
         self.assertEqual(self.run_command("key", "revoke", "client-1"), 0)
+        self.assertIn("\nclient.link opens nothing now; ", self.out)
         self.assertEqual(self.keys(), {"agent-1": "agent"})
         self.assertFalse((self.folder / "laptop.link").exists())
         self.assertIn("//nobody:", (self.folder / "client.link").read_text())
+
+    def test_a_revoked_key_leaves_its_file_to_no_other_person(self) -> None:
+        """Only to a key of a like name, and the user is told which."""
+        for name in ("anna", "client-2"):
+            self.run_command("key", "add", name)
+        self.assertEqual(self.run_command("key", "revoke", "client-1"), 0)
+        self.assertIn("\nclient.link is now the link of client-2\n", self.out)
+        self.assertIn("//client-2:", (self.folder / "client.link").read_text())
 
     def test_refusals(self) -> None:
         """Each changes nothing."""

@@ -10,6 +10,7 @@ from stripetwist.net.files import StartupError
 from stripetwist.net.keyfile import Key
 from stripetwist.net.links import (
     forget_link,
+    holder_of,
     link_of,
     link_path,
     own_link,
@@ -51,21 +52,35 @@ class LinksTests(SynchronousTestCase):
         self.assertEqual((link.key_id, link.secret), ("laptop", bytes(32)))
         self.assertEqual((link.address, link.pins), (LINK.address, LINK.pins))
 
-    def test_the_first_keys_links_follow(self) -> None:
-        """With the first key of a kind gone its link is the next one's, or opens nothing."""
-        first, second = (Key(name, bytes([n]) * 32, "client") for n, name in enumerate("ab", 1))
-        agent = Key("agent-1", bytes([3]) * 32, "agent")
-        write_own_links(self.folder, [first, second, agent], LINK)
+    def test_an_own_link_goes_to_no_other_person(self) -> None:
+        """It keeps its key; with that gone it is one of a like name's, or opens nothing."""
+        names = ("alice", "client-1", "client-2")
+        alice, first, second = (
+            Key(name, bytes([n]) * 32, "client") for n, name in enumerate(names, 1)
+        )
+        agent = Key("agent-1", bytes([4]) * 32, "agent")
         for keys, holds in (
-            ([first, second, agent], first.secret),
-            ([second, agent], second.secret),
-            ([agent], bytes(32)),
+            ([first, second, agent], first),
+            ([alice, first, second, agent], first),
+            ([alice, second, agent], second),
+            ([alice, agent], None),
+            ([alice, first, agent], first),
+            ([agent], None),
         ):
             write_own_links(self.folder, keys, LINK)
             found = own_link(self.folder)
-            self.assertEqual((found.secret, found.address), (holds, LINK.address))
-        self.assertEqual(found.key_id, "nobody")
-        self.assertFalse(link_path(self.folder, "a").exists())
+            expected = ("nobody", bytes(32)) if holds is None else (holds.id, holds.secret)
+            self.assertEqual((found.key_id, found.secret), expected)
+            self.assertEqual(found.address, LINK.address)
+        self.assertFalse(link_path(self.folder, "alice").exists())
+
+    def test_an_own_link_is_of_whatever_key_there_is_at_first(self) -> None:
+        """Where the user has made the keys; and it stays with that."""
+        keys = [Key(name, bytes([n]) * 32, "client") for n, name in enumerate("ab", 1)]
+        write_own_links(self.folder, keys, LINK)
+        write_own_links(self.folder, keys, LINK)
+        self.assertEqual(holder_of(self.folder, "client"), "a")
+        self.assertEqual(holder_of(self.folder, "agent"), "")
 
     def test_no_link_yet(self) -> None:
         """The sentence says who writes it."""
