@@ -12,6 +12,7 @@ _HEAD = ("subflow", "path", "state", "rtt", "sent", "received", "dummy", "in fli
 _WORK_HEAD = ("rtt", "streams", "sent", "received")
 _AGENT_HEAD = ("agent", "state", "up", "key", *_WORK_HEAD, "capacity", "weight", "labels", "")
 _SERVER_HEAD = ("server", "state", "up", *_WORK_HEAD, "")
+_PATH_HEAD = ("path", "server", "state", "subflows", "")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -43,8 +44,31 @@ def _lines(snapshot: Snapshot, now: float) -> Iterator[str]:
         yield f"  not connected: {printable(str(snapshot['last_error']))}"
     if agents := _parts(snapshot, "agents"):
         yield from _table([_AGENT_HEAD, *map(_agent, agents)], "  ")
+    if paths := _paths(snapshot, bool(sessions)):
+        yield from _table([_PATH_HEAD, *paths], "  ")
     for session in sessions:
         yield from _session(session)
+
+
+def _paths(snapshot: Snapshot, has_session: bool) -> list[Sequence[str]]:
+    """The cells of each path, where there are several, or a session has none that is up."""
+    paths = _parts(snapshot, "paths")
+    is_down = any(path.get("state") == "down" for path in paths)
+    if len(paths) < 2 and not (has_session and is_down):
+        return []
+    servers = {_text(path.get("server")) for path in paths}
+    return [_path(path, len(servers) > 1) for path in paths]
+
+
+def _path(path: Snapshot, names_server: bool) -> Sequence[str]:
+    """The cells of one path."""
+    return (
+        _text(path.get("path")),
+        _text(path.get("server")) if names_server else "-",
+        _text(path.get("state")),
+        f"{_text(path.get('subflows'))} of {_text(path.get('wanted'))}",
+        _last_error(path),
+    )
 
 
 def _session(session: Snapshot) -> Iterator[str]:
@@ -52,6 +76,7 @@ def _session(session: Snapshot) -> Iterator[str]:
     streams = _part(session, "streams")
     who = [session.get(name) for name in ("id", "role", "key", "name")]
     subflows = _parts(session, "subflows")
+    state = "down" if session.get("subflows") == [] else "up"
     counts = ", ".join(
         f"{_text(streams[name])} {name}"
         for name in ("open", "opened", "refused", "reset")
@@ -59,7 +84,7 @@ def _session(session: Snapshot) -> Iterator[str]:
     )
     yield (
         f"  session {' '.join(dict.fromkeys(_text(one) for one in who if one))}"
-        f"  {_text(session.get('state', 'up'))}  {duration(session.get('age'))}"
+        f"  {_text(session.get('state', state))}  {duration(session.get('age'))}"
         f"  {_count(len(subflows), 'subflow')}  streams: {counts or '-'}"
     )
     if subflows:

@@ -1,7 +1,9 @@
 """Several ways to one server, and what becomes of a transfer when one of them fails."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from support import socks
 from support.exchange import Exchange, ask_exchange
@@ -19,6 +21,11 @@ MIB = 1 << 20
 def by_path(process: Process) -> Counter[str]:
     """How many subflows there are on each."""
     return Counter(str(one["path"]) for one in process.subflows())
+
+
+def paths(process: Process) -> dict[str, dict[str, Any]]:
+    """What it says of each path."""
+    return {str(one["path"]): one for one in process.snapshot()["paths"]}
 
 
 def test_subflows_are_spread_and_one_way_may_go_dark(
@@ -39,8 +46,12 @@ def test_subflows_are_spread_and_one_way_may_go_dark(
         links = [middle.blackhole(link) for link in middle.alive]
         middle.refuse()
         wait_until(lambda: by_path(client) == {ways[0]: 3}, 5, "the path to be given up")
+        wait_until(lambda: bool(paths(client)[ways[1]]["last_error"]), 5, "the reason")
+        assert [one["state"] for one in paths(client).values()] == ["up", "down"]
         middle.accept()
         wait_until(lambda: by_path(client)[ways[1]] == 3, 5, "the path to be back")
+        client.wait_line(f"path {re.escape(ways[1])} is back")
+        assert [one["state"] for one in paths(client).values()] == ["up", "up"]
     assert all(link.up.swallowed + link.down.swallowed > 0 for link in links)
     assert state.down.longest_gap < 1.5
 

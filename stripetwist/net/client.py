@@ -230,6 +230,7 @@ class Client(MultiService):
         """For the instance's."""
         return {
             "sessions": [one for dialer in self.dialers for one in dialer.snapshot()],
+            "paths": [path.snapshot() for dialer in self.dialers for path in dialer.paths],
             "server": self._addresses,
             "last_error": self._last_error(),
             "counters": {**self._fronts.counters(), **self._udp_counters()},

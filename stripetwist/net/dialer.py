@@ -252,7 +252,9 @@ class Dialer(Service):
         self._outage_since = None
         self.last_error = ""
         place.path.keep_address(place.address)
-        place.path.established(place)
+        is_back = place.path.established(place)
+        if is_back and len(driver.connections) > 1:
+            self.log.info("path {path} is back", path=place.path.label)
         self.done_dialing(place)
         self._waiters.tell(driver)
         self.on_change()
@@ -387,6 +389,6 @@ class Dialer(Service):
         places = {place.last_id: place for place in self.places if place.is_up}
         for subflow in seen["subflows"]:
             if (place := places.get(subflow["id"])) is not None:
-                subflow.update(deaths=place.deaths, last_error=place.last_error)
+                subflow.update(deaths=place.deaths)
         session_id = self._membership.session_id.hex()[:8]
         return [{"id": session_id, "key": self.link.key_id, "role": self._whoami, **seen}]

@@ -187,6 +187,7 @@ class Outpost(MultiService):
         way_out = self.exit
         return {
             "sessions": [one for dialer in self.dialers for one in dialer.snapshot()],
+            "paths": [path.snapshot() for dialer in self.dialers for path in dialer.paths],
             "name": self._agent.name,
             "servers": [_seen(dialer) for dialer in self.dialers],
             "last_error": self._last_error(),

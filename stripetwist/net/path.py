@@ -35,6 +35,7 @@ class Path:
     @ivar where: what it leads to, for sentences.
     @ivar first_stop: what is dialed, for sentences.
     @ivar places: those that dial or are up, and those that are about to end.
+    @ivar last_error: why a dial last came to nothing, a sentence; empty once one has not.
     """
 
     def __init__(self, dialer: "Dialer", way: Way, number: int = 0) -> None:
@@ -52,6 +53,7 @@ class Path:
         if way.is_by_proxy:
             self.first_stop = f"path {self.label}: the proxy"
         self.places: list[Place] = []
+        self.last_error = ""
         self._dialer = dialer
         self._redial = Redial(dialer.limits, random.random)
         self._address: Address | None = None
@@ -144,11 +146,22 @@ class Path:
         """Whether another has been dialed in its stead."""
         return place in self._substitutes.values()
 
-    def established(self, place: Place) -> None:
-        """A place is up: the one that it replaces is not needed any more."""
+    def failed(self, sentence: str) -> None:
+        """A dial came to nothing."""
+        self.last_error = sentence or self.last_error
+
+    def established(self, place: Place) -> bool:
+        """
+        A place is up: the one that it replaces is not needed any more.
+
+        @return: whether dials had failed here, and none of the others is up.
+        """
+        is_back = bool(self.last_error) and sum(map(_is_up, self.places)) == 1
+        self.last_error = ""
         doubted = self._substitutes.pop(place, None)
         if doubted is not None:
             doubted.stop()
+        return is_back
 
     def left(self, place: Place) -> None:
         """A place has ended."""
@@ -186,6 +199,20 @@ class Path:
     def _source_towards(self, address: Address) -> str | None:
         """Where the kernel would send from by now; C{None} if it cannot, or is told where."""
         return None if self.way.bind else sockets.source_towards(str(address), self.way.nic)
+
+    # ---- for people
+
+    def snapshot(self) -> dict[str, object]:
+        """Whether it is of use, how far, and what keeps it from more."""
+        up, wanted = sum(map(_is_up, self.places)), len(self.wanted)
+        return {
+            "server": self._dialer.link.address,
+            "path": self.label,
+            "state": "up" if up else "down",
+            "subflows": min(up, wanted),
+            "wanted": wanted,
+            "last_error": self.last_error if up < wanted else "",
+        }
 
 
 def path_lines(paths: Sequence[Path]) -> list[str]:

@@ -63,7 +63,6 @@ class Place:
         comes here replaces it.
     @ivar deaths: how many connections that worked were lost here.
     @ivar is_stopped: whether it dials no more.
-    @ivar last_error: why a dial last came to nothing here, a sentence.
     """
 
     log = Logger()
@@ -76,7 +75,6 @@ class Place:
         self.address: IPv4Address | IPv6Address | None = None
         self.last_id = 0
         self.deaths = 0
-        self.last_error = ""
         self._timer: IDelayedCall | None = None
         self._finding: Deferred[IPv4Address | IPv6Address] | None = None
         self._connector: IConnector | None = None
@@ -321,7 +319,7 @@ class Place:
         if self.is_stopped:
             self._dialer.left(self)
             return
-        self.last_error = sentence or self.last_error
+        self.path.failed(sentence)
         self._dialer.failed(sentence)
         self._pause()
 

@@ -367,6 +367,44 @@ class WayTests(PathTestCase):
         self.assertGreater(len(self.network.dials), 6)
         self.assertEqual(len([line for line in lines if "refuses" in line]), 2)
 
+    def test_a_path_that_is_away(self) -> None:
+        """Is seen, with the reason, until it is up again, which is told of once."""
+        self.serve()
+        self.network.ports[443] = self.network.ports[PORT]
+        relay = Way("198.51.100.7", 443, via=Via.RELAY)
+        dialer = self.dial(ways=[Way(), relay], subflows=4)
+        self.network.run(1)
+        direct, other = dialer.paths
+        self.assertEqual((other.snapshot()["state"], other.snapshot()["subflows"]), ("up", 2))
+        del self.network.ports[443]
+        for dial in self.network.dials:
+            if dial.port == 443 and dial.cable is not None:
+                dial.cable.cut()
+        self.network.run(2)
+        self.assertEqual((direct.snapshot()["state"], direct.snapshot()["last_error"]), ("up", ""))
+        seen = other.snapshot()
+        self.assertEqual((seen["state"], seen["subflows"], seen["wanted"]), ("down", 0, 2))
+        self.assertIn("by tcp://198.51.100.7:443 refuses", str(seen["last_error"]))
+        self.network.ports[443] = self.network.ports[PORT]
+        lines = self.logged(lambda: self.network.run(2))
+        self.assertEqual([line for line in lines if "back" in line], [f"path {relay} is back"])
+        self.assertEqual((other.snapshot()["state"], other.snapshot()["last_error"]), ("up", ""))
+        del self.network.ports[443]
+
+    def test_a_session_that_is_away(self) -> None:
+        """Its path says why; that it is back is told with the session."""
+        dialer, _ = self.connected()
+        listening = self.network.ports.pop(PORT)
+        for cable in self.network.living:
+            cable.cut()
+        self.network.run(2)
+        (path,) = dialer.paths
+        self.assertIn("192.0.2.1:8443 refuses", str(path.snapshot()["last_error"]))
+        self.network.ports[PORT] = listening
+        lines = self.logged(lambda: self.network.run(3))
+        self.assertEqual((path.snapshot()["state"], path.snapshot()["last_error"]), ("up", ""))
+        self.assertNotIn("back", " ".join(lines))
+
     def test_a_card_is_named(self) -> None:
         """A path that fails says by which card or from which address it was dialed."""
         dialer = self.dial(ways=[Way(nic="wwan0")], subflows=1)

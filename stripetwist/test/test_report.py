@@ -28,7 +28,7 @@ SNAPSHOT: dict[str, Any] = {
     ],
 }
 
-PARTS = ["sessions", "subflows", "agents", "servers", "labels", "tx", "memory", "id"]
+PARTS = ["sessions", "subflows", "agents", "servers", "paths", "labels", "tx", "memory", "id"]
 junk = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(PARTS), inner),
@@ -100,6 +100,30 @@ class RenderTests(SynchronousTestCase):
         snapshot = {"role": "client", "sessions": [], "last_error": "no route to vps"}
         self.assertIn("\n  not connected: no route to vps\n", render(snapshot, 0.0))
 
+    def test_paths(self) -> None:
+        """A line each, and why one is down; not where there is but one, and that is up."""
+        one = {"path": "direct", "server": "a:1", "state": "up", "subflows": 3, "wanted": 3}
+        two = {**one, "path": "direct,nic=wwan0", "state": "down", "subflows": 0}
+        two["last_error"] = "a:1 does not answer\x1b"
+        snapshot = {"role": "client", "sessions": [{"subflows": [SUBFLOW]}], "paths": [one, two]}
+        self.assertIn(
+            "\n  path              state  subflows\n"
+            "  direct            up     3 of 3\n"
+            "  direct,nic=wwan0  down   0 of 3    a:1 does not answer\\x1b\n"
+            "  session ",
+            render(snapshot, 0.0),
+        )
+        self.assertNotIn("direct", render({**snapshot, "paths": [one]}, 0.0))
+        other = {**one, "server": "b:1"}
+        self.assertIn("direct  b:1     up", render({"paths": [one, other]}, 0.0))
+
+    def test_a_session_without_connections(self) -> None:
+        """Is down, and its only path says why."""
+        path = {"path": "direct", "state": "down", "last_error": "a:1 refuses connections"}
+        text = render({"sessions": [{"id": "a1", "subflows": []}], "paths": [path]}, 0.0)
+        self.assertIn("\n  direct  down   - of -    a:1 refuses connections\n", text)
+        self.assertIn("\n  session a1  down  ", text)
+
     def test_amounts(self) -> None:
         """Three digits and a unit."""
         for value, text in ((0, "0 B"), (999, "999 B"), (1000, "1 kB"), (999_500, "1 MB"),
@@ -114,7 +138,11 @@ class RenderTests(SynchronousTestCase):
             self.assertEqual(duration(value), text)
 
     @settings(max_examples=100, deadline=None)
-    @given(st.dictionaries(st.sampled_from([*sorted(SNAPSHOT), "agents", "servers", "name"]), junk))
+    @given(
+        st.dictionaries(
+            st.sampled_from([*sorted(SNAPSHOT), "agents", "servers", "paths", "name"]), junk
+        )
+    )
     def test_any_snapshot_can_be_shown(self, snapshot: dict[str, Any]) -> None:
         """One of another version too; nothing of it controls the terminal."""
         text = render(snapshot, 0.0)
