@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succe
 from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from stripetwist.core.config import Limits
@@ -29,6 +30,8 @@ MOST_KNOWN = 1024
 KNOWN_FOR = 30.0
 FAILED_FOR = 2.0
 MOST_LOOKUPS = 16
+# Reasons for a refusal that are in the log of one association.
+MOST_TOLD = 8
 SILENT_FOR = 60.0
 
 # Another address of the same name may do better.
@@ -81,8 +84,12 @@ class ExitAssociation:
     every target, and ends when nothing has come or gone for a while.  With one it has one
     socket, and stays.  What comes from where nothing was sent is dropped.
 
+    A refusal is for the log of this process: the sender of a datagram hears of none.
+
     @ivar receiver: who gets what comes.
     """
+
+    log = Logger()
 
     def __init__(self, owner: Owner, request: OpenRequest) -> None:
         self.receiver: Receiver | None = None
@@ -94,6 +101,7 @@ class ExitAssociation:
         self._known: dict[Target, tuple[float, list[Address] | None]] = {}
         self._asking: dict[Target, Deferred[list[Address]]] = {}
         self._peers: dict[tuple[Address, int], None] = {}
+        self._told: set[str] = set()
         self._closed = False
         self._used_at = owner.clock.seconds()
         self._timer: IDelayedCall | None = None
@@ -220,9 +228,23 @@ class ExitAssociation:
         if isinstance(error, OpenRefused) and error.code is Code.NOT_ALLOWED:
             self._learn(peer, None, KNOWN_FOR)
             self._owner.denied += len(waiting)
+            self._tell(error.sentence)
         else:
             self._learn(peer, [], FAILED_FOR)
             self._owner.dropped += len(waiting)
+
+    def _tell(self, sentence: str) -> None:
+        """Each reason once; the target, and what would allow it, are for debugging only."""
+        who = self._request.key_id or "local"
+        self.log.debug("{who}: {sentence}", who=who, sentence=sentence)
+        reason = sentence.partition(" is refused: ")[2].partition(";")[0]
+        if reason not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add(reason)
+            self.log.info(
+                "{who}: datagrams are refused: {reason}; --log-level debug names their targets",
+                who=who,
+                reason=printable(reason),
+            )
 
     def _learn(self, peer: Target, addresses: list[Address] | None, time: float) -> None:
         """Where a target is, for so long: nowhere, or C{None} if it is denied."""

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.config import Limits
@@ -17,7 +18,13 @@ from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
 from stripetwist.net.association import Association
 from stripetwist.net.exit import DirectExit
 from stripetwist.net.guard import Guard
-from stripetwist.net.udp_association import FAILED_FOR, KNOWN_FOR, MOST_LOOKUPS, SILENT_FOR
+from stripetwist.net.udp_association import (
+    FAILED_FOR,
+    KNOWN_FOR,
+    MOST_LOOKUPS,
+    MOST_TOLD,
+    SILENT_FOR,
+)
 from stripetwist.test.collector import Collector
 from stripetwist.test.test_exit import Names
 
@@ -145,6 +152,32 @@ class AnywhereTests(UdpExitTestCase):
         self.assertEqual([], self.sockets)
         self.assertEqual(6, self.exit.udp.denied)
         self.assertEqual(["inside.example"], self.names.asked)
+
+    def test_denials_are_told(self) -> None:
+        """Each reason once for an association, and no target unless for debugging."""
+        made = self.associate()
+        with capturedLogs() as logs:
+            for target in ("127.0.0.1", "192.168.1.1", "192.168.1.2", "192.168.1.2"):
+                made.send(b"a", Target.of(target, 53))
+            self.associate().send(b"a", Target.of("192.168.1.1", 53))
+        told = [str(formatEvent(log)) for log in logs if log["log_level"] is LogLevel.info]
+        self.assertEqual(
+            ["the exit's own machine", "a private address", "a private address"],
+            [line.split(": ")[2].split(";")[0] for line in told],
+        )
+        self.assertTrue(all(line.startswith("joe: datagrams are refused: ") for line in told))
+        self.assertNotIn("192.168", "".join(told))
+        self.assertIn("joe: 192.168.1.2:53 is refused: ", "".join(map(str, map(formatEvent, logs))))
+
+    def test_reasons_without_end(self) -> None:
+        """Fill no log."""
+        self.exit = self.make(Policy(["internet:443"]))
+        made = self.associate()
+        with capturedLogs() as logs:
+            for port in range(1000, 1030):
+                made.send(b"a", Target.of("93.184.216.34", port))
+        told = [log for log in logs if log["log_level"] is LogLevel.info]
+        self.assertEqual((MOST_TOLD, 30), (len(told), self.exit.udp.denied))
 
     def test_only_tcp_is_allowed(self) -> None:
         """A rule for TCP lets no datagram pass."""
