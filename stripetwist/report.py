@@ -33,8 +33,9 @@ def _lines(snapshot: Snapshot, now: float) -> Iterator[str]:
     age = "-" if started is None else duration(max(0.0, now - started))
     who = [_text(snapshot.get("role")), *(_text(name) for name in [snapshot.get("name")] if name)]
     sessions = _parts(snapshot, "sessions")
+    state = "draining  " if snapshot.get("state") == "draining" else ""
     yield (
-        f"{' '.join(who)}  pid {_text(snapshot.get('pid'))}  up {age}"
+        f"{' '.join(who)}  pid {_text(snapshot.get('pid'))}  {state}up {age}"
         f"  {_count(len(sessions), 'session')}"
         f"  memory {mebibytes(memory.get('held'))} of {mebibytes(memory.get('limit'))}"
     )

@@ -49,6 +49,11 @@ class Drain:
         self._look = LoopingCall(self._check)
         self._look.clock = clock
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it waits for streams, or has ended."""
+        return self._end is not None
+
     def watch(self) -> None:
         """Watch for signals, HUP from now on: what is asked before the reactor runs waits."""
         if hasattr(signal, "SIGHUP"):

@@ -151,6 +151,7 @@ class Instance(MultiService):
             "role": self._role,
             "pid": os.getpid(),
             "started": self._started,
+            "state": "draining" if self._drain and self._drain.is_under_way else "running",
             "sessions": [],
             "agents": [],
             "paths": [],

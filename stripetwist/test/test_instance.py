@@ -73,6 +73,7 @@ class SignalTests(InstanceTestCase):
         self.run_it()
         self.signalled(signal.SIGTERM)
         self.assertEqual(self.instance.exit_code, 0)
+        self.assertEqual(self.instance.snapshot()["state"], "draining")
         self.signalled(signal.SIGTERM)
         self.assertEqual((self.ends, self.instance.exit_code), ([signal.SIGTERM], 3))
 
@@ -102,6 +103,7 @@ class ShowTests(InstanceTestCase):
         """Its own part and the role's, fit for JSON."""
         snapshot: Any = json.loads(json.dumps(self.instance.snapshot()))
         self.assertEqual((snapshot["version"], snapshot["role"]), (1, "server"))
+        self.assertEqual(snapshot["state"], "running")
         self.assertEqual((snapshot["pid"], snapshot["sessions"]), (os.getpid(), [1]))
         self.assertEqual(snapshot["memory"], {"promised": 0, "held": 0, "limit": 16 * MIB})
         self.assertEqual((snapshot["server"], snapshot["agents"]), ("x", []))

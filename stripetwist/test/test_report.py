@@ -95,6 +95,12 @@ class RenderTests(SynchronousTestCase):
             "server  pid 1  up 0 s  0 sessions  memory - of -\n",
         )
 
+    def test_a_process_that_drains(self) -> None:
+        """Says so; one that runs need not."""
+        for state, head in (("draining", "draining  up"), ("running", "up")):
+            text = render({"role": "agent", "pid": 1, "state": state}, 0.0)
+            self.assertIn(f"agent  pid 1  {head} -", text)
+
     def test_a_client_that_is_not_connected_says_why(self) -> None:
         """In the words of its log."""
         snapshot = {"role": "client", "sessions": [], "last_error": "no route to vps"}
