@@ -53,7 +53,7 @@ def _make(settings: AgentSettings, reactor: Any) -> IService:
         outpost.note_own(port)
     outpost.setServiceParent(instance)
     instance.serve_control({})
-    instance.watch_signals(outpost.leave, outpost.is_idle, lambda: None)
+    instance.watch_signals(outpost.leave, outpost.is_idle, lambda: ())
     return instance
 
 

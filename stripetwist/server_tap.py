@@ -79,9 +79,9 @@ def _make(settings: ServerSettings, reactor: Any) -> IService:
     for port in watched:
         server.note_own(port)
 
-    def reload() -> None:
+    def reload() -> list[str]:
         server.look()
-        ways_in.reload()
+        return ["keys", *(["certificate"] if files else []), *ways_in.reload()]
 
     server.setServiceParent(instance)
     instance.serve_control({"reload": lambda _: reload(), "drain": server.drain})

@@ -137,7 +137,9 @@ class WaysIn:
         # Asked for nothing in particular, a server is its own exit.
         return "" if selector.is_server else str(selector)
 
-    def reload(self) -> None:
-        """Read the users again if they have changed."""
-        if self.users is not None:
-            self.users.refresh()
+    def reload(self) -> list[str]:
+        """Read the users again if they have changed; what was looked at, if anything."""
+        if self.users is None:
+            return []
+        self.users.refresh()
+        return ["users"]

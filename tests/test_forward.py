@@ -143,6 +143,7 @@ def test_a_key_without_that_exit(workshop: Workshop, echo: Echo) -> None:
     text = keys.read_text()
     keys.write_text(text.replace('role = "client"', 'role = "client"\nexits = ["attic"]'))
     hang_up(server)
+    server.wait_line("read again: keys$")
     client = workshop.client(server)
     client.wait_subflows(6)
     code, sock = socks.ask(client.proxy, LOOPBACK, echo.port)

@@ -4,7 +4,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -129,11 +129,23 @@ class Instance(MultiService):
         return status.port
 
     def watch_signals(
-        self, leave: Callable[[], None], is_idle: Callable[[], bool], reload: Callable[[], None]
+        self,
+        leave: Callable[[], None],
+        is_idle: Callable[[], bool],
+        reload: Callable[[], Sequence[str]],
     ) -> None:
-        """Drain at TERM and INT, read files again at HUP."""
+        """
+        Drain at TERM and INT, read files again at HUP.
+
+        @param reload: reads them; what it has read is for the log.
+        """
         ground = self._ground
-        drain = Drain(self._reactor, ground.clock, ground.limits, leave, is_idle, reload)
+
+        def read_again() -> None:
+            what = ", ".join(reload()) or "nothing; options are read at the start"
+            self.log.info("read again: {what}", what=what)
+
+        drain = Drain(self._reactor, ground.clock, ground.limits, leave, is_idle, read_again)
         self._drain = drain
         drain.watch()
 

@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 
 from stripetwist.core.config import MIB, Limits
 from stripetwist.net import sockets
@@ -34,6 +35,7 @@ class InstanceTestCase(ProcessTestCase):
         super().setUp()
         self.busy = True
         self.did: list[str] = []
+        self.files = ["keys", "users"]
         self.ground = ground_for(self.reactor, LIMITS, "system")
         self.instance = self.make()
 
@@ -50,10 +52,15 @@ class InstanceTestCase(ProcessTestCase):
         self.instance.watch_signals(
             lambda: self.did.append("leave"),
             lambda: not self.busy,
-            lambda: self.did.append("reload"),
+            self.reload,
         )
         self.instance.startService()
         self.reactor.start()
+
+    def reload(self) -> list[str]:
+        """Files are read."""
+        self.did.append("reload")
+        return self.files
 
 
 class SignalTests(InstanceTestCase):
@@ -78,15 +85,21 @@ class SignalTests(InstanceTestCase):
         self.assertEqual((self.ends, self.instance.exit_code), ([signal.SIGTERM], 3))
 
     def test_hang_up(self) -> None:
-        """Files are read again."""
+        """Files are read again, and the log says which."""
         self.run_it()
-        self.signalled(signal.SIGHUP)
-        self.assertEqual(self.did, ["reload"])
+        with capturedLogs() as logs:
+            self.signalled(signal.SIGHUP)
+            self.files = []
+            self.signalled(signal.SIGHUP)
+        self.assertEqual(self.did, ["reload", "reload"])
+        told = [str(formatEvent(event)) for event in logs]
+        self.assertEqual(told[0], "read again: keys, users")
+        self.assertTrue(told[1].startswith("read again: nothing; "))
 
     def test_before_the_reactor_runs(self) -> None:
         """Handlers that come first would be replaced by Twisted's."""
         before = signal.getsignal(signal.SIGTERM)
-        self.instance.watch_signals(lambda: None, lambda: True, lambda: None)
+        self.instance.watch_signals(lambda: None, lambda: True, lambda: ())
         self.assertIs(signal.getsignal(signal.SIGTERM), before)
 
     def test_hang_up_before_the_reactor_runs(self) -> None:
