@@ -91,6 +91,18 @@ class BenchTests(SynchronousTestCase):
             clock.advance(5)
         self.assertEqual(contender.row, Row("6 striped connections", 800, 200.0))
 
+    def test_who_waits_is_not_shown(self) -> None:
+        """A rate of nothing would say that it is slow."""
+        client: Any = None
+        one, many = bench.Contender(client, 1), bench.Contender(client, 6)
+        shown = []
+        for contender in (one, many):
+            contender.meter(Clock())
+            shown.append([row.name for row in bench.begun([one, many])])
+        self.assertEqual(
+            shown, [["one TLS connection"], ["one TLS connection", "6 striped connections"]]
+        )
+
 
 class DemoTests(SynchronousTestCase):
     """What C{stripetwist demo} takes and says."""
