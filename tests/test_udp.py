@@ -56,6 +56,9 @@ def test_associate(workshop: Workshop) -> None:
 
             for host, size in ((LOOPBACK, 0), ("localhost", 40), (LOOPBACK, 9000)):
                 wait_until(lambda h=host, s=size: answered_there(h, s), 20, "an answer")
+            for port in (7, 9, 7):
+                program.sendto(b"", (LOOPBACK, port))
+        server.wait_line("client-1: datagrams are refused: .*UDP port 7 ")
         for words in ("(UDP)", "UDP Port", "UdpRelay", "ExitAssociation", "_Socket"):
             assert words not in client.log + server.log
 
