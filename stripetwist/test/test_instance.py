@@ -102,9 +102,14 @@ class SignalTests(InstanceTestCase):
         self.instance.watch_signals(lambda: None, lambda: True, lambda: ())
         self.assertIs(signal.getsignal(signal.SIGTERM), before)
 
+    def read_again(self) -> tuple[str, ...]:
+        """What HUP asks for."""
+        self.did.append("reload")
+        return ()
+
     def test_hang_up_before_the_reactor_runs(self) -> None:
         """Who reads that it is there may ask at once: files are read again as soon as it runs."""
-        self.instance.watch_signals(lambda: None, lambda: True, lambda: self.did.append("reload"))
+        self.instance.watch_signals(lambda: None, lambda: True, self.read_again)
         self.signalled(signal.SIGHUP)
         self.assertEqual(self.did, ["reload"])
 
