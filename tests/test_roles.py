@@ -239,14 +239,14 @@ def test_a_card_comes_and_goes(emulator: Path, tmp_path: Path) -> None:
         lab.near.shell(away)
         made = Field(lab, tmp_path, stack, (f",bind={lab.near_address(0)}", ",nic=near1"))
         flow = made.flow()
-        flow.rate = 5 * MEGABIT
+        flow.rate = 8 * MEGABIT
         for _ in range(2):
-            assert flow.over(2) > 0.85 * 2 * 5 * MEGABIT
+            assert flow.over(2) > 0.85 * 2 * 8 * MEGABIT
             lab.near.shell(back)
             start, most = time.monotonic(), made.carried(1) + 20_000
             while made.carried(1) < most and time.monotonic() < start + 3:
                 time.sleep(0.02)
             print(f"the card carries {time.monotonic() - start:.2f} s after it appeared")
             assert made.carried(1) >= most
-            assert flow.over(2) > 0.85 * 2 * 5 * MEGABIT
+            assert flow.over(2) > 0.85 * 2 * 8 * MEGABIT
             lab.near.shell(away)

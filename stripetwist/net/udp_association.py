@@ -42,6 +42,7 @@ _EVERYWHERE = {4: "0.0.0.0", 6: "::"}
 class Owner(Protocol):
     """The exit, as its associations know it: see L{stripetwist.net.udp_exit.UdpExit}."""
 
+    log: Logger
     clock: IReactorTime
     limits: Limits
     allowed: Allowed
@@ -88,8 +89,6 @@ class ExitAssociation:
 
     @ivar receiver: who gets what comes.
     """
-
-    log = Logger()
 
     def __init__(self, owner: Owner, request: OpenRequest) -> None:
         self.receiver: Receiver | None = None
@@ -236,11 +235,11 @@ class ExitAssociation:
     def _tell(self, sentence: str) -> None:
         """Each reason once; the target, and what would allow it, are for debugging only."""
         who = self._request.key_id or "local"
-        self.log.debug("{who}: {sentence}", who=who, sentence=sentence)
+        self._owner.log.debug("{who}: {sentence}", who=who, sentence=sentence)
         reason = sentence.partition(" is refused: ")[2].partition(";")[0]
         if reason not in self._told and len(self._told) < MOST_TOLD:
             self._told.add(reason)
-            self.log.info(
+            self._owner.log.info(
                 "{who}: datagrams are refused: {reason}; --log-level debug names their targets",
                 who=who,
                 reason=printable(reason),
