@@ -36,7 +36,7 @@ class UnevenTests(EngineCase):
                 pair.stall(subflow_id)
         if cold:
             for there, _ in pair.subflows.values():
-                there.window, there.slice = INITIAL_WINDOW, 1448 if size < MIB else 3 * 1448
+                there.window, there.slice = INITIAL_WINDOW, 1448 if size < MIB else 2 * 1448
         return self.carry(pair, size)
 
     def carry(self, pair: Pair, size: int) -> float:
