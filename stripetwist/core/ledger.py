@@ -17,29 +17,26 @@ class Ledger(Generic[Item]):
 
     @ivar written: bytes written since the hello.
     @ivar acked: bytes the peer says it has parsed.
-    @ivar calls_until: end of the last frame that calls for an acknowledgement.
+    @ivar in_flight: bytes on the way, up to the last that calls for an acknowledgement.
     """
 
-    __slots__ = ("_entries", "acked", "calls_until", "written")
+    __slots__ = ("_calls_until", "_entries", "acked", "in_flight", "written")
 
     def __init__(self) -> None:
         self.written = 0
         self.acked = 0
-        self.calls_until = 0
+        self.in_flight = 0
+        self._calls_until = 0
         self._entries: deque[tuple[int, Item | None, float]] = deque()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    @property
-    def in_flight(self) -> int:
-        """Bytes on the way, up to the last that calls for an acknowledgement."""
-        return max(0, self.calls_until - self.acked)
-
     def note(self, size: int, item: Item | None, now: float) -> None:
         """C{size} more bytes were written, carrying C{item}; they call for an acknowledgement."""
         self.written += size
-        self.calls_until = self.written
+        self._calls_until = self.written
+        self.in_flight = self.written - self.acked
         self._entries.append((self.written, item, now))
 
     def note_quiet(self, size: int) -> None:
@@ -56,6 +53,7 @@ class Ledger(Generic[Item]):
         if parsed > self.written:
             raise ProtocolError(Code.PROTOCOL, "it acknowledges bytes that were never sent")
         self.acked = max(self.acked, parsed)
+        self.in_flight = max(0, self._calls_until - self.acked)
         items: list[Item] = []
         sent_at = None
         entries = self._entries

@@ -12,13 +12,15 @@ class RttEstimator:
 
     @ivar smoothed: C{None} before the first sample.
     @ivar variation: C{rttvar} of the RFC.
+    @ivar minimum: the least of the recent samples; C{None} before the first.
     """
 
-    __slots__ = ("_bucket_ends", "_current", "_previous", "smoothed", "variation")
+    __slots__ = ("_bucket_ends", "_current", "_previous", "minimum", "smoothed", "variation")
 
     def __init__(self) -> None:
         self.smoothed: float | None = None
         self.variation = 0.0
+        self.minimum: float | None = None
         self._previous = float("inf")
         self._current = float("inf")
         self._bucket_ends = 0.0
@@ -37,8 +39,4 @@ class RttEstimator:
             self._bucket_ends = now + _BUCKET
         else:
             self._current = min(self._current, rtt)
-
-    @property
-    def minimum(self) -> float | None:
-        """The least of the recent samples."""
-        return min(self._previous, self._current) if self.smoothed is not None else None
+        self.minimum = min(self._previous, self._current)

@@ -256,9 +256,12 @@ class Subflow:
     @property
     def is_deep(self) -> bool:
         """Whether much waits on its way, behind this end's own kernel."""
+        # Asked for every batch, and mostly far from it.
+        if self.ledger.in_flight + self.batch <= _DEEP * self.rate or not self.rate:
+            return False
         # What is known of a long way is old: its window may have doubled since, and again.
         least = max(_DEEP, 3 * (self.rtt.minimum or 0.0))
-        return self.rate > 0 and self.queued_for(self.batch) > least
+        return self.queued_for(self.batch) > least
 
     def overdue(self, now: float) -> float:
         """By how many seconds an acknowledgement of what is on it is late."""

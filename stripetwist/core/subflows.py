@@ -255,13 +255,15 @@ class Subflows:
 
     def _is_called_for(self, subflow: Subflow, now: float) -> bool:
         """Whether an overflow one is to carry bytes of streams, with the others as they are."""
-        if subflow.role is not PathRole.OVERFLOW or not (before := self._before(subflow)):
+        if not (before := self._before(subflow)):
             return True
         return self._outbox.has_new and self._outbox.has_much(self.paths.fits(before, subflow, now))
 
     def carries(self, subflow: Subflow, now: float) -> bool:
         """Whether it may be given anything new."""
-        return self.may_carry(subflow, now) and self._is_called_for(subflow, now)
+        return self.may_carry(subflow, now) and (
+            subflow.role is not PathRole.OVERFLOW or self._is_called_for(subflow, now)
+        )
 
     def may_carry(self, subflow: Subflow, now: float) -> bool:
         """
