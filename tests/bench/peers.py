@@ -258,6 +258,8 @@ def _start_nothing(peer: Peer, lab: Lab, folder: Path) -> Running:
     return Running()
 
 
+_PROXIES = (("microsocks", "apt install microsocks"), ("tinyproxy", "apt install tinyproxy-bin"))
+
 PEERS = {
     peer.name: peer
     for peer in (
@@ -279,11 +281,13 @@ PEERS = {
         Peer("agent", _start_agent, subflows="1"),
         Peer("stripetwist --udp", _start_stripetwist, subflows="1", udp_copies=1),
         Peer("stripetwist --udp-copies 2", _start_stripetwist, subflows="1", udp_copies=2),
+        Peer("stripetwist by proxies", _start_stripetwist, _PROXIES, "1", by_proxies=True),
         Peer(
-            "stripetwist by proxies",
+            "stripetwist --udp by proxies",
             _start_stripetwist,
-            (("microsocks", "apt install microsocks"), ("tinyproxy", "apt install tinyproxy-bin")),
+            _PROXIES,
             subflows="1",
+            udp_copies=1,
             by_proxies=True,
         ),
         Peer("tunnel", _start_tunnel),

@@ -355,7 +355,13 @@ TABLES = {
     "datagrams": Table(
         "numbered datagrams over three links; one goes dark, and later another for a second",
         (Case("three", (MIDDLE, MIDDLE, MIDDLE)),),
-        ("direct", "tunnel", "stripetwist --udp", "stripetwist --udp-copies 2"),
+        (
+            "direct",
+            "tunnel",
+            "stripetwist --udp",
+            "stripetwist --udp by proxies",
+            "stripetwist --udp-copies 2",
+        ),
         measure_datagrams,
         (
             ("delivered", "% delivered"),
