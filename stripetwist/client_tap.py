@@ -1,31 +1,23 @@
 """C{twistd stripe-client}: a proxy port whose streams are striped to a server."""
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 from twisted.logger import globalLogBeginner
 
-from stripetwist.core.address import Address
-from stripetwist.core.link import Link
-from stripetwist.core.policy import Policy
-from stripetwist.net.certificates import check_pair, make_certificate
 from stripetwist.net.client import Client
 from stripetwist.net.files import StartupError
-from stripetwist.net.ground import Ground
 from stripetwist.net.instance import AUTO, Instance, ground_for
-from stripetwist.net.keystore import KeyStore
 from stripetwist.net.logs import limit_level
-from stripetwist.net.server import Server
 from stripetwist.net.state import StateDirectory
-from stripetwist.net.tls import ServerCreator
 from stripetwist.net.userfile import UsersError
 from stripetwist.options import ClientOptions
 from stripetwist.settings import ClientSettings
 from stripetwist.ways_in import WaysIn, open_status, status_lines
 
-_LOOPBACK = "127.0.0.1"
+if TYPE_CHECKING:
+    from stripetwist.net.server import Server
 
 
 class Options(ClientOptions):
@@ -54,6 +46,9 @@ def _make(settings: ClientSettings, reactor: Any) -> IService:
     ground = ground_for(reactor, settings.limits(), settings.congestion)
     own: Server | None = None
     if not links:
+        # A client of another machine's server is smaller without all this.
+        from stripetwist.own_server import own_server
+
         # It reaches what this machine does, unless others may use the proxy port.
         reaches = ("internet", "lan", "localhost") if settings.socks.is_local else ("internet",)
         own, own_link = own_server(reactor, ground, reaches)
@@ -77,17 +72,3 @@ def _make(settings: ClientSettings, reactor: Any) -> IService:
     instance.serve_control({"reload": lambda _: ways_in.reload()})
     instance.watch_signals(client.leave, client.is_idle, ways_in.reload)
     return instance
-
-
-def own_server(reactor: Any, ground: Ground, reaches: Sequence[str]) -> tuple[Server, Link]:
-    """
-    The server side in this process: the same services, with keys that live in memory only.
-
-    @param reaches: its policy.
-    """
-    keys = KeyStore(None)
-    certificate = check_pair(*make_certificate())
-    server = Server(reactor, ground, keys, Policy(reaches), ServerCreator(certificate))
-    port: Any = server.listen(Address(_LOOPBACK, 0), "--server loopback:")
-    key = next(key for key in keys.keys() if key.role == "client")  # noqa: SIM118
-    return server, Link(key.id, key.secret, _LOOPBACK, port.getHost().port, (certificate.pin,))

@@ -11,7 +11,6 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 
 from stripetwist.bars import Row, Screen, megabits, times
-from stripetwist.client_tap import own_server
 from stripetwist.core.address import LOOPBACK_HOST, Address
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.foreground import put_away
@@ -22,6 +21,7 @@ from stripetwist.net.listening import listen
 from stripetwist.net.meter import Meter, Source, Taker
 from stripetwist.net.narrow import Line, NarrowRelay
 from stripetwist.options import verb_settings
+from stripetwist.own_server import own_server
 from stripetwist.settings import CommonSettings
 from stripetwist.sources import option
 from stripetwist.values import seconds

@@ -240,7 +240,7 @@ class Acceptor(Factory[SubflowProtocol]):
         if len(others) >= self.limits.max_subflows:
             raise Rejected(Code.BUSY, f"a session may have {self.limits.max_subflows} of them here")
         try:
-            checksum = None if subflow.is_tls else self.ground.checksum
+            checksum = None if subflow.is_tls else self.ground.checksum()
             driver.attach(who.subflow_id, subflow, rtt, checksum, who.replaces, who.path)
         except ProtocolError as error:
             raise Rejected(error.code, error.reason) from None

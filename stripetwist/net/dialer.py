@@ -244,7 +244,7 @@ class Dialer(Service):
         if driver is None or member is None or who.session_id != member.session_id:
             return None
         assert place.subflow is not None
-        checksum = self.ground.checksum if self.link.plain else None
+        checksum = self.ground.checksum() if self.link.plain else None
         try:
             driver.attach(who.subflow_id, place.subflow, rtt, checksum, place.last_id, who.path)
         except ProtocolError:

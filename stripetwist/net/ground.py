@@ -78,7 +78,7 @@ class Ground:
     What all sessions of a process stand on.
 
     @ivar entropy: that many random bytes, fit for keys.
-    @ivar checksum: CRC32C, for connections without TLS.
+    @ivar checksum: makes CRC32C, for connections without TLS.
     @ivar pace: the congestion control of subflows; empty for the system's.
     """
 
@@ -86,5 +86,5 @@ class Ground:
     limits: Limits
     store: Store
     entropy: Callable[[int], bytes]
-    checksum: Checksum
+    checksum: Callable[[], Checksum]
     pace: str = ""

@@ -41,7 +41,7 @@ def ground_for(reactor: Any, limits: Limits, congestion: str) -> Ground:
     @raise StartupError: that congestion control cannot be had.
     """
     clock, pace = MonotonicClock(reactor), pace_for(congestion)
-    return Ground(clock, limits, Store(limits), os.urandom, best_checksum(), pace)
+    return Ground(clock, limits, Store(limits), os.urandom, best_checksum, pace)
 
 
 def pace_for(congestion: str) -> str:

@@ -155,7 +155,7 @@ class LinkTestCase(SynchronousTestCase):
     def ground(self, limits: Limits | None = None) -> Ground:
         """What the sessions of one process stand on."""
         limits = limits or self.limits
-        return Ground(self.network, limits, Store(limits), os.urandom, table_driven())
+        return Ground(self.network, limits, Store(limits), os.urandom, table_driven)
 
     def serve(self, limits: Limits | None = None, plain: bool = False, number: int = 0) -> Acceptor:
         """A server that listens; with another number it has another certificate."""

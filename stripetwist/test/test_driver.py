@@ -219,7 +219,7 @@ class DriverTestCase(SynchronousTestCase):
         """One end of a session."""
         peer = PeerLimits(self.limits.min_window, self.limits.max_streams, 60.0)
         session = Session(is_dialer, self.limits, store.budget, peer, self.clock.seconds())
-        ground = Ground(self.clock, self.limits, store, bytes, table_driven())
+        ground = Ground(self.clock, self.limits, store, bytes, table_driven)
         label = "vps.example:8443" if is_dialer else "laptop"
         return SessionDriver(session, ground, self.ended, label)
 

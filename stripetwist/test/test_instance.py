@@ -173,7 +173,7 @@ class ProcessTests(InstanceTestCase):
         self.assertIsInstance(self.ground.clock, MonotonicClock)
         self.assertIs(self.ground.limits, LIMITS)
         self.assertEqual(len(self.ground.entropy(32)), 32)
-        self.assertEqual(self.ground.checksum(0, b"123456789"), 0xE3069283)
+        self.assertEqual(self.ground.checksum()(0, b"123456789"), 0xE3069283)
 
     def test_pace(self) -> None:
         """What the user wants of the kernel: bbr if it may be had, nothing, or that very one."""

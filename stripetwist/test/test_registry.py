@@ -60,7 +60,7 @@ class Visit:
         store = Store(LIMITS)
         peer = PeerLimits(LIMITS.min_window, LIMITS.max_streams, 60.0)
         session = Session(is_dialer, LIMITS, store.budget, peer, self._clock.seconds())
-        ground = Ground(self._clock, LIMITS, store, bytes, table_driven())
+        ground = Ground(self._clock, LIMITS, store, bytes, table_driven)
         return SessionDriver(session, ground, ended, "agent-1")  # type: ignore[arg-type]
 
     def hang(self) -> None:
