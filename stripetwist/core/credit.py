@@ -75,7 +75,7 @@ class SendStore:
     """
     The outgoing bytes of one session, in the budget of its process.
 
-    A session may have twice what is left of the quarter that all of them have: two thirds
+    A session may have as much as is left of the quarter that all of them have: half of it
     if it is alone, and whoever comes later still finds something (dynamic thresholds,
     Choudhury and Hahne 1998).  Above that its local sockets are paused.
 
@@ -95,7 +95,7 @@ class SendStore:
 
     @property
     def _share(self) -> int:
-        return 2 * (self._budget.limit // 4 - self._budget.stored)
+        return self._budget.limit // 4 - self._budget.stored
 
     @property
     def is_full(self) -> bool:

@@ -65,10 +65,10 @@ class MemoryBudgetTests(SynchronousTestCase):
             self.budget.promised += size
         self.assertTrue(17 * MIB < self.budget.promised < 18 * MIB)
 
-    def test_a_session_alone_stores_two_thirds_of_a_quarter(self) -> None:
+    def test_a_session_alone_stores_half_of_a_quarter(self) -> None:
         """And goes on a little below."""
         store = SendStore(self.budget)
-        store.add(8 * MIB * 2 // 3)
+        store.add(4 * MIB)
         self.assertFalse(store.is_full)
         store.add(2)
         self.assertTrue(store.is_full)
