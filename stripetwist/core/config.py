@@ -68,12 +68,13 @@ class Limits:
 
     # frames
     frame_small: int = 16 * KIB
-    frame_large: int = 64 * KIB
     frame_large_above: float = 2e6
     batch: int = 64 * KIB
+    batch_fast: int = 256 * KIB
     batch_first: int = 10 * KIB
     batch_least: int = 4 * KIB
     batch_time: float = 0.05
+    batch_time_fast: float = 0.005
 
     # control that a peer can make us owe
     max_control_items: int = 10_000
@@ -146,6 +147,11 @@ class Limits:
     half_closed: float = 3600.0
     close_timeout: float = 5.0
     drain_timeout: float = 30.0
+
+    @property
+    def batch_most(self) -> int:
+        """What to handle at a time where all is fast; with little memory, less leaves holes."""
+        return max(self.batch, min(self.batch_fast, self.max_memory // 512))
 
 
 @dataclass(frozen=True, slots=True)

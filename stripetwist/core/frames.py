@@ -39,7 +39,7 @@ NAMES = {
     PAD: "PAD",
 }
 
-MAX_DATA = 64 * KIB - HEADER_SIZE
+MAX_DATA = 256 * KIB - HEADER_SIZE
 # What UDP over IPv4 can carry; and before it the longest address.
 MAX_DATAGRAM = 65_507
 _MAX_ADDRESS = 4 + MAX_NAME

@@ -151,7 +151,7 @@ class Subflow:
         """How many bytes a DATA frame here should carry."""
         limits = self._limits
         fast = self.rate > limits.frame_large_above
-        return min(self.batch, limits.frame_large if fast else limits.frame_small) - HEADER_SIZE
+        return (self.batch if fast else min(self.batch, limits.frame_small)) - HEADER_SIZE
 
     @property
     def latency(self) -> float:
@@ -394,11 +394,13 @@ class Subflow:
         A power of two, so that it changes rarely.
 
         What is bound to a slow subflow waits there, and what is next to it in the stream
-        waits for that: so no more than leaves soon.
+        waits for that: so no more than leaves soon.  Where even a large one leaves at once
+        what counts is the work that each frame takes, whatever its size.
         """
         limits = self._limits
-        size = max(1, int(rate * limits.batch_time)).bit_length() - 1
-        return min(limits.batch, max(limits.batch_least, 1 << size))
+        most = max(limits.batch, min(limits.batch_most, rate * limits.batch_time_fast))
+        size = max(limits.batch_least, min(most, rate * limits.batch_time))
+        return 1 << int(size).bit_length() - 1
 
     def heard(self, now: float, calls: bool) -> None:
         """Bytes came; C{calls} if they call for an acknowledgement."""

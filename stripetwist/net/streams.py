@@ -52,6 +52,7 @@ class SessionStreams:
             session, clock, limits, turn, self.held, self.opening
         )
         self._session = session
+        self._piece = limits.batch_most
         self._turn = turn
         self._transports: dict[int, StreamTransport] = {}
         self._opening: dict[int, Deferred[ITransport]] = {}
@@ -116,7 +117,7 @@ class SessionStreams:
         self._turn()
 
     def _parked(self, stream_id: int) -> StreamTransport:
-        transport = StreamTransport(stream_id, self, self._address, self._address)
+        transport = StreamTransport(stream_id, self, self._address, self._address, self._piece)
         self._transports[stream_id] = transport
         transport.protocol = parked = Parked()
         parked.makeConnection(transport)

@@ -17,10 +17,10 @@ from zope.interface import implementer
 
 from stripetwist.core.config import KIB
 from stripetwist.core.errors import Code
-from stripetwist.core.frames import MAX_DATA
+from stripetwist.core.frames import HEADER_SIZE
 
-# What is handed to a protocol at a time.
-_BATCH = 64 * KIB
+# What a local socket is read for at a time, until it had as much.
+_READ = 64 * KIB - HEADER_SIZE
 
 
 class StreamReset(ConnectionLost):
@@ -91,8 +91,14 @@ class StreamTransport:
     log = Logger()
     counts_consumption = True
 
-    def __init__(self, stream_id: int, owner: StreamOwner, peer: IAddress, host: IAddress) -> None:
+    def __init__(
+        self, stream_id: int, owner: StreamOwner, peer: IAddress, host: IAddress, piece: int
+    ) -> None:
+        """
+        @param piece: how many bytes to hand over, or to read of a local socket, at a time.
+        """
         self.stream_id = stream_id
+        self._piece = piece
         self.protocol: Any = _Nobody()
         self.disconnecting = False
         self._owner = owner
@@ -112,6 +118,7 @@ class StreamTransport:
         self._fed = False
         self._full = False
         self._held = False
+        self._reads_much = False
 
     # ---- the session calls these
 
@@ -135,7 +142,7 @@ class StreamTransport:
         if self._end_waits:
             self._tell_end()
             return False
-        data, self._end_waits = self._owner.take(self.stream_id, _BATCH)
+        data, self._end_waits = self._owner.take(self.stream_id, self._piece)
         if data:
             self._unreported += len(data)
             self.protocol.dataReceived(data)
@@ -200,6 +207,7 @@ class StreamTransport:
         if self._lost or self._write_ended or not data:
             return
         room = self._owner.write(self.stream_id, data)
+        self._reads_much = len(data) >= _READ
         self._limit_reads(room)
         if not room:
             self._full = True
@@ -257,7 +265,9 @@ class StreamTransport:
     def _limit_reads(self, room: int) -> None:
         """One read of a local socket, one frame; and never more than there is room for."""
         if room and hasattr(self._producer, "bufferSize"):
-            self._producer.bufferSize = min(room, MAX_DATA)
+            # A large read costs more than a small one, whatever there was to read.
+            most = self._piece - HEADER_SIZE if self._reads_much else _READ
+            self._producer.bufferSize = min(room, most)
 
     def unregisterProducer(self) -> None:
         """Whoever wrote here no longer asks."""

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core import events, frames
 from stripetwist.core.chunks import SendBuffer
-from stripetwist.core.config import Limits
+from stripetwist.core.config import MIB, Limits
 from stripetwist.core.errors import ProtocolError
 from stripetwist.core.frames import HEADER_SIZE, TICK, FrameParser
 from stripetwist.core.outbox import Outbox
@@ -119,10 +119,19 @@ class SubflowTests(SynchronousTestCase):
         self.assertEqual(self.subflow.rtt.smoothed, before)
 
     def test_frames_are_large_where_it_is_fast(self) -> None:
-        """16 KiB under 2 MB/s, 64 KiB above, header included; a batch where slow or not known."""
+        """
+        16 KiB under 2 MB/s, 64 KiB above, header included; a batch where slow or not known.
+
+        And up to 256 KiB where that takes less than 5 ms.
+        """
         self.assertEqual(self.subflow.frame_payload, 10_220)
         for rate, batch, payload in (
             (6e6, 65_536, 65_516),
+            (26e6, 65_536, 65_516),
+            (27e6, 131_072, 131_052),
+            (52e6, 131_072, 131_052),
+            (53e6, 262_144, 262_124),
+            (500e6, 262_144, 262_124),
             (1.9e6, 65_536, 16_364),
             (400e3, 16_384, 16_364),
             (200e3, 8192, 8172),
@@ -131,6 +140,13 @@ class SubflowTests(SynchronousTestCase):
         ):
             self.carry(rate)
             self.assertEqual((self.subflow.batch, self.subflow.frame_payload), (batch, payload))
+
+    def test_little_memory_has_no_long_batches(self) -> None:
+        """A 512th of it, but no less than anybody's."""
+        for memory, batch in ((32, 65_536), (64, 131_072), (128, 262_144), (1024, 262_144)):
+            self.subflow = Subflow(1, Limits(max_memory=memory * MIB), self.now, 0.04)
+            self.carry(500e6)
+            self.assertEqual(self.subflow.batch, batch)
 
     def carry(self, rate: float) -> None:
         """Keep it busy for a while at so many bytes a second."""

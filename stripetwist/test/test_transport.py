@@ -13,11 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from stripetwist.core.config import KIB
 from stripetwist.core.errors import Code
-from stripetwist.core.frames import MAX_DATA
+from stripetwist.core.frames import HEADER_SIZE
 from stripetwist.net.transport import StreamReset, StreamTransport
 from stripetwist.testing_transports import BoundedTransport
 
+PIECE = 256 * KIB
+READ = 64 * KIB - HEADER_SIZE
 ID = 7
 
 
@@ -62,7 +65,7 @@ class Owner:
 
     def take(self, stream_id: int, most: int) -> tuple[bytes, bool]:
         """The next piece, and whether it is the last."""
-        assert most == 64 * 1024
+        assert most == PIECE
         data = self.incoming.popleft() if self.incoming else b""
         ended = self.ends and not self.incoming
         if ended:
@@ -141,7 +144,8 @@ class TransportTestCase(SynchronousTestCase):
 
     def make(self, protocol: Any) -> tuple[StreamTransport, Any]:
         """A transport with that protocol."""
-        transport = StreamTransport(ID, self.owner, UNIXAddress(None), UNIXAddress(None))
+        nowhere = UNIXAddress(None)
+        transport = StreamTransport(ID, self.owner, nowhere, nowhere, PIECE)
         transport.protocol = protocol
         protocol.makeConnection(transport)
         transport.resumeProducing()
@@ -164,7 +168,8 @@ class ReadTests(TransportTestCase):
 
     def test_begins_paused(self) -> None:
         """Nothing is taken before somebody resumes it."""
-        transport = StreamTransport(ID, self.owner, UNIXAddress(None), UNIXAddress(None))
+        nowhere = UNIXAddress(None)
+        transport = StreamTransport(ID, self.owner, nowhere, nowhere, PIECE)
         self.owner.incoming.append(b"early")
         transport.readable()
         self.assertEqual(list(self.owner.incoming), [b"early"])
@@ -280,7 +285,9 @@ class ReadTests(TransportTestCase):
 
     def test_nobody(self) -> None:
         """Without a protocol bytes come to nothing, without harm."""
-        self.transport = StreamTransport(ID, self.owner, UNIXAddress(None), UNIXAddress(None))
+        self.transport = StreamTransport(
+            ID, self.owner, UNIXAddress(None), UNIXAddress(None), PIECE
+        )
         self.transport.resumeProducing()
         self.come(b"abc", end=True)
         self.transport.lost(Code.IDLE)
@@ -456,7 +463,16 @@ class ProducerTests(TransportTestCase):
         self.transport.unregisterProducer()
         socket = BoundedTransport()
         self.transport.registerProducer(socket, True)
-        self.assertEqual(socket.bufferSize, MAX_DATA)
+        self.assertEqual(socket.bufferSize, READ)
+
+    def test_reads_grow_with_what_there_is(self) -> None:
+        """After a full read comes a large one; after a small one it is as in the beginning."""
+        self.transport.unregisterProducer()
+        socket = BoundedTransport()
+        self.transport.registerProducer(socket, True)
+        for size, after in ((READ - 1, READ), (READ, PIECE - HEADER_SIZE), (700, READ)):
+            self.transport.write(bytes(size))
+            self.assertEqual(socket.bufferSize, after)
 
     def test_reads_fit_the_room(self) -> None:
         """Never more than there is room for, so that nothing is read which must wait here."""
@@ -468,7 +484,7 @@ class ProducerTests(TransportTestCase):
         self.assertEqual(socket.bufferSize, 700)
         self.owner.room = True
         self.transport.has_room()
-        self.assertEqual(socket.bufferSize, MAX_DATA)
+        self.assertEqual(socket.bufferSize, READ)
 
 
 class PullProducerTests(TransportTestCase):
