@@ -79,10 +79,7 @@ class DirectExit:
         try:
             return await self.udp.associate(request, await self._binds(request))
         except OpenRefused as refusal:
-            if refusal.code is Code.NOT_ALLOWED:
-                self.denied += 1
-            else:
-                self.failed += 1
+            self._note(refusal)
             raise
 
     async def _binds(self, request: OpenRequest) -> list[Address]:
@@ -117,15 +114,18 @@ class DirectExit:
                 self._reactor, self._clock, self._limits, request.target, addresses
             ).run()
         except OpenRefused as refusal:
-            if refusal.code is Code.NOT_ALLOWED:
-                self.denied += 1
-            else:
-                self.failed += 1
+            self._note(refusal)
             raise
         finally:
             self._count(request, -1)
         self.opened += 1
         return transport
+
+    def _note(self, refusal: OpenRefused) -> None:
+        if refusal.code is Code.NOT_ALLOWED:
+            self.denied += 1
+        else:
+            self.failed += 1
 
     def _count(self, request: OpenRequest, change: int) -> None:
         self.opening += change
