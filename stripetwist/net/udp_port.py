@@ -5,9 +5,7 @@ from typing import Any
 
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.udp import Port
-from twisted.logger import Logger, LogLevel
-from twisted.python.failure import Failure
-from twisted.python.log import callWithContext  # noqa: TID251 - by which Twisted logs here
+from twisted.logger import Logger
 
 # The most that a datagram can hold (RFC 768), its IP header left out.
 MAX_PAYLOAD = 65_507
@@ -15,26 +13,16 @@ MAX_PAYLOAD = 65_507
 _LONGEST = 65_536
 # So many datagrams are read before others have their turn.
 _READS = 64
-_QUIETLY = {"log_level": LogLevel.debug}
 
 
 class UdpPort(Port):
     """
     A UDP socket that others on the reactor are not kept waiting by.
 
-    Twisted's own counts bytes, of which a flood of empty datagrams has none; and it tells of
-    each that begins and ends, which is for debugging where one is made for each association.
+    Twisted's own counts bytes, of which a flood of empty datagrams has none.
     """
 
     _log = Logger()
-
-    def startListening(self) -> None:
-        """See L{Port.startListening}."""
-        callWithContext(_QUIETLY, super().startListening)
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        """See L{Port.connectionLost}."""
-        callWithContext(_QUIETLY, super().connectionLost, reason)
 
     def doRead(self) -> None:
         """Take what is there, up to a number; what ICMP says of earlier ones ends nothing."""

@@ -45,6 +45,7 @@ class LimitTests(SynchronousTestCase):
         """It is for debugging; what else it says is not."""
         of_ports = ["Acceptor (TLS) starting on 8443", "Relay starting on '/run/x'"]
         of_ports += ["(TCP Port 8443 Closed)", "(UNIX Port /run/my x Closed)"]
+        of_ports += ["UdpForward (UDP) starting on 51820", "(UDP Port 51820 Closed)"]
         others = ["Unhandled", "an event of a Port"]
         self.assertEqual(self.told("info", of_ports + others), others)
         self.assertEqual(self.told("debug", of_ports + others), of_ports + others)
