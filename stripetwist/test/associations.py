@@ -2,6 +2,7 @@
 
 from twisted.internet.defer import Deferred
 
+from stripetwist.core.errors import Code
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.net.association import Association, Receiver
 from stripetwist.test.test_driver import Exit
@@ -14,6 +15,21 @@ class Far:
         self.receiver: Receiver | None = None
         self.sent: list[tuple[bytes, Target | None]] = []
         self.closed = 0
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """Of what it was given to send."""
+        return [payload for payload, _ in self.sent]
+
+    def says(self, payload: bytes, peer: Target | None = None) -> None:
+        """A datagram comes out of it."""
+        assert self.receiver is not None
+        self.receiver.datagram_came(payload, peer)
+
+    def ends(self, code: Code | None = None) -> None:
+        """It is over."""
+        assert self.receiver is not None
+        self.receiver.association_lost(code)
 
     def send(self, payload: bytes, peer: Target | None) -> None:
         """See L{Association.send}."""

@@ -65,8 +65,7 @@ class AssociationTests(AssociationCase):
         near.send(b"", None)
         self.run_for(0.05)
         self.assertEqual(far.sent, [(b"ping", PEER), (b"", None)])
-        assert far.receiver is not None
-        far.receiver.datagram_came(b"pong", PEER)
+        far.says(b"pong", PEER)
         self.run_for(0.05)
         self.assertEqual(ear.heard, [(b"pong", PEER)])
         self.assertEqual((self.near.active, self.near.is_idle), (1, True))
@@ -85,8 +84,7 @@ class AssociationTests(AssociationCase):
     def test_closed_there(self) -> None:
         """Whoever listens here is told, in order."""
         near, far, ear = self.associated()
-        assert far.receiver is not None
-        far.receiver.association_lost(None)
+        far.ends()
         self.run_for(0.2)
         self.assertEqual(ear.lost, [None])
         near.close()
@@ -119,7 +117,7 @@ class AssociationTests(AssociationCase):
         for near, _, _ in made[:2]:
             near.close()
         for _, far, _ in made[2:]:
-            far.receiver.association_lost(None)
+            far.ends()
         self.run_for(0.2)
         self.assertEqual({}, held._counts)
 
@@ -170,9 +168,8 @@ class AssociationTests(AssociationCase):
         """What comes is dropped; bytes on its stream mean nothing."""
         near, far, _ = self.associated()
         near.receiver = None
-        assert far.receiver is not None
         for _ in range(1000):
-            far.receiver.datagram_came(bytes(1000), None)
+            far.says(bytes(1000))
         far_streams = self.far.session._streams
         (stream_id,) = far_streams.table
         self.far.session.write(stream_id, bytes(4000))
@@ -185,9 +182,8 @@ class AssociationTests(AssociationCase):
         """Each end closes the other, once."""
         one, other = Far(), Far()
         couple_associations(one, other)
-        assert one.receiver is not None
-        one.receiver.datagram_came(b"x", PEER)
-        one.receiver.association_lost(Code.IDLE)
+        one.says(b"x", PEER)
+        one.ends(Code.IDLE)
         self.assertEqual((other.sent, other.closed, one.closed), ([(b"x", PEER)], 1, 0))
         self.assertIsNone(other.receiver)
 

@@ -314,8 +314,7 @@ class AssociationTests(PoolOpenerCase):
         """What is sent and what comes, until it is closed."""
         near, far, ear = self.made()
         near.send(b"there", None)
-        assert far.receiver is not None
-        far.receiver.datagram_came(b"back", None)
+        far.says(b"back")
         near.close()
         self.assertEqual([(b"there", None)], far.sent)
         self.assertEqual(([(b"back", None)], []), (ear.heard, ear.lost))
@@ -338,8 +337,7 @@ class AssociationTests(PoolOpenerCase):
         self.attic.is_able = False
         self.clock.pump([LIMITS.agent_look] * 10)
         self.assertEqual([], ear.lost)
-        assert far.receiver is not None
-        far.receiver.association_lost(Code.SESSION_LOST)
+        far.ends(Code.SESSION_LOST)
         self.assertEqual(([Code.SESSION_LOST], 0), (ear.lost, far.closed))
 
     def test_refused_by_all(self) -> None:

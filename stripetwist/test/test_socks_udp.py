@@ -10,6 +10,7 @@ from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.socks5_udp import unwrap, wrap
 from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
 from stripetwist.net.socks_udp import UdpDoor
+from stripetwist.test.associations import Far
 from stripetwist.test.socks_case import GREETING, LIMITS, LOCAL, FrontCase, Wire
 
 REQUEST = b"\x05\x03\x00\x01" + bytes(6)
@@ -56,23 +57,6 @@ class Socket:
     def stopListening(self) -> None:
         """Close."""
         self.closed = True
-
-
-class Far:
-    """An association, of which the test is the other end."""
-
-    def __init__(self) -> None:
-        self.receiver: Any = None
-        self.sent: list[tuple[bytes, Target | None]] = []
-        self.closed = 0
-
-    def send(self, payload: bytes, peer: Target | None) -> None:
-        """Keep it."""
-        self.sent.append((payload, peer))
-
-    def close(self) -> None:
-        """End it."""
-        self.closed += 1
 
 
 class Near(Wire):
@@ -134,9 +118,9 @@ class AssociateTests(FrontCase):
         for payload in (b"", bytes(65_497)):
             relay.datagramReceived(wrap(payload, TARGET), CLIENT)
         self.assertEqual([(b"", TARGET), (bytes(65_497), TARGET)], self.far.sent)
-        self.far.receiver.datagram_came(b"yes", other)
+        self.far.says(b"yes", other)
         self.assertEqual([(wrap(b"yes", other), CLIENT)], self.sockets[0].said)
-        self.far.receiver.datagram_came(bytes(65_507), other)
+        self.far.says(bytes(65_507), other)
         self.assertEqual(1, self.door.dropped)
 
     def test_nobody_waits_for_it(self) -> None:
@@ -189,7 +173,7 @@ class AssociateTests(FrontCase):
     def test_lost(self) -> None:
         """With the association, idle or not, the connection ends too."""
         near = self.granted()
-        self.far.receiver.association_lost(None)
+        self.far.ends()
         near.turn()
         self.assertEqual(("closed", True), (near.end, self.sockets[0].closed))
 

@@ -13,29 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.target import Kind, OpenRequest, Target
-from stripetwist.net.association import Association, Receiver
+from stripetwist.net.association import Association
 from stripetwist.net.guests import Guests, Sources
 from stripetwist.net.udp_forward import MOST_PROGRAMS, UdpForward
+from stripetwist.test.associations import Far
 
 REQUEST = OpenRequest(Target.of("127.0.0.1", 51820), Kind.UDP)
 ANN, BOB = ("127.0.0.1", 40001), ("127.0.0.1", 40002)
-
-
-class Far:
-    """An association, of which the test is the other end."""
-
-    def __init__(self) -> None:
-        self.receiver: Receiver | None = None
-        self.sent: list[bytes] = []
-        self.closed = False
-
-    def send(self, payload: bytes, peer: Target | None) -> None:
-        """Keep it."""
-        self.sent.append(payload)
-
-    def close(self) -> None:
-        """End it."""
-        self.closed = True
 
 
 class UdpForwardTests(SynchronousTestCase):
@@ -75,9 +59,8 @@ class UdpForwardTests(SynchronousTestCase):
         self.asked[0].callback(ann)
         self.asked[1].callback(bob)
         self.front.datagramReceived(b"late", BOB)
-        self.assertEqual(([b"early"], [b"early", b"late"]), (ann.sent, bob.sent))
-        assert ann.receiver is not None
-        ann.receiver.datagram_came(b"answer", None)
+        self.assertEqual(([b"early"], [b"early", b"late"]), (ann.payloads, bob.payloads))
+        ann.says(b"answer")
         self.assertEqual([(b"answer", ANN)], self.answers)
 
     def test_waits_with_the_newest(self) -> None:
@@ -87,7 +70,7 @@ class UdpForwardTests(SynchronousTestCase):
             self.front.datagramReceived(b"%d" % number, ANN)
         far = Far()
         self.asked[0].callback(far)
-        self.assertEqual([b"3", b"4"], far.sent)
+        self.assertEqual([b"3", b"4"], far.payloads)
 
     def test_waits_no_longer_than_programs_do(self) -> None:
         """What a program sent long before there was a way is dropped, and counted."""
@@ -97,7 +80,7 @@ class UdpForwardTests(SynchronousTestCase):
         self.clock.advance(1)
         far = Far()
         self.asked[0].callback(far)
-        self.assertEqual(([b"fresh"], 1), (far.sent, self.front.dropped))
+        self.assertEqual(([b"fresh"], 1), (far.payloads, self.front.dropped))
 
     def test_waits_in_few_bytes(self) -> None:
         """However large they are, no more of them wait than at an association."""
@@ -105,7 +88,7 @@ class UdpForwardTests(SynchronousTestCase):
             self.front.datagramReceived(b"%d" % number + bytes(60_000), ANN)
         far = Far()
         self.asked[0].callback(far)
-        self.assertEqual([b"2", b"3", b"4", b"5"], [one[:1] for one in far.sent])
+        self.assertEqual([b"2", b"3", b"4", b"5"], [one[:1] for one in far.payloads])
 
     def test_made_again(self) -> None:
         """After a refusal, and after a loss, for ever, ever more slowly; told once."""
@@ -117,8 +100,7 @@ class UdpForwardTests(SynchronousTestCase):
         self.assertEqual(9, len(self.asked))
         far = Far()
         self.asked[-1].callback(far)
-        assert far.receiver is not None
-        far.receiver.association_lost(Code.SESSION_LOST)
+        far.ends(Code.SESSION_LOST)
         self.clock.advance(0.2)
         self.assertEqual(10, len(self.asked))
 
@@ -128,11 +110,10 @@ class UdpForwardTests(SynchronousTestCase):
         self.front.start()
         far = Far()
         self.asked[0].callback(far)
-        assert far.receiver is not None
-        far.receiver.datagram_came(b"hello", None)
+        far.says(b"hello")
         self.assertEqual([(b"hello", ANN)], self.answers)
         self.front.datagramReceived(b"no", BOB)
-        self.assertEqual((1, []), (self.front.dropped, far.sent))
+        self.assertEqual((1, []), (self.front.dropped, far.payloads))
         self.clock.advance(10_000)
         self.assertFalse(far.closed)
 
@@ -141,9 +122,8 @@ class UdpForwardTests(SynchronousTestCase):
         far = Far()
         self.front.datagramReceived(b"a", ANN)
         self.asked[0].callback(far)
-        assert far.receiver is not None
         for self.error in (MessageLengthError(), OSError(), None):
-            far.receiver.datagram_came(b"b", None)
+            far.says(b"b")
         self.assertEqual((2, [(b"b", ANN)]), (self.front.dropped, self.answers))
 
     def test_idle(self) -> None:
@@ -155,7 +135,7 @@ class UdpForwardTests(SynchronousTestCase):
             fars.append(Far())
             self.asked[-1].callback(fars[-1])
         self.clock.pump([5] * 26)
-        self.assertEqual([True, False], [far.closed for far in fars])
+        self.assertEqual([1, 0], [far.closed for far in fars])
 
     def test_who_may_come(self) -> None:
         """As at a forwarded port."""
@@ -187,7 +167,7 @@ class UdpForwardTests(SynchronousTestCase):
             self.front.datagramReceived(b"a", ("192.0.2.9", 1000 + number))
             self.asked[-1].addErrback(lambda _: None)
         share = Limits().max_associations_per_source
-        self.assertEqual((1 + share, False), (len(self.front._flows), ann.closed))
+        self.assertEqual((1 + share, 0), (len(self.front._flows), ann.closed))
 
     def test_resolver(self) -> None:
         """Who asks from another port each time, and has its answer, never fills it."""
@@ -196,8 +176,7 @@ class UdpForwardTests(SynchronousTestCase):
             self.front.datagramReceived(b"question", ("127.0.0.1", 1000 + number))
             far = Far()
             self.asked[-1].callback(far)
-            assert far.receiver is not None
-            far.receiver.datagram_came(b"answer", None)
+            far.says(b"answer")
             self.clock.advance(0.1)
         self.assertEqual((600, 0), (len(self.answers), self.front.dropped))
         self.assertLess(len(self.front._flows), 160)
@@ -208,8 +187,7 @@ class UdpForwardTests(SynchronousTestCase):
         self.front.datagramReceived(b"a", ANN)
         far = Far()
         self.asked[-1].callback(far)
-        assert far.receiver is not None
-        far.receiver.datagram_came(b"b", None)
+        far.says(b"b")
         self.front.datagramReceived(b"c", ANN)
         self.front.datagramReceived(b"a", BOB)
         self.clock.pump([5] * 20)
