@@ -4,7 +4,6 @@ The benchmark runs, leaves nothing behind, and its links are what they say.
 What it measures is of no interest here: no speed of ours is looked at.
 """
 
-import ctypes
 import json
 import math
 import os
@@ -21,12 +20,12 @@ import pytest
 from bench import flows, usage
 from bench.links import Lab, Line
 from bench.places import Place
+from support.places import within
 from support.programs import plain_environment, run
 from support.waiting import wait_until
 
 BENCH = Path(__file__).with_name("bench")
 TOP = BENCH.parents[1]
-CLONE_NEWNET = 0x40000000
 MBIT = 1e6
 
 
@@ -111,18 +110,10 @@ def test_what_there_is_not(tmp_path: Path, words: list[str], sentence: str) -> N
 
 def made_in(place: Place, kind: socket.SocketKind) -> socket.socket:
     """A socket of a place, for this process."""
-    made = []
-
-    def make() -> None:
-        with open(f"/proc/{place.pid}/ns/net") as namespace:
-            assert ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET) == 0
-        made.append(socket.socket(socket.AF_INET, kind))
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    made[0].settimeout(5)
-    return made[0]
+    with within(place):
+        made = socket.socket(socket.AF_INET, kind)
+    made.settimeout(5)
+    return made
 
 
 class Datagrams:

@@ -15,7 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.machines import Machine, need_machines
+from support.machines import Machine
+from support.places import need_namespaces
 from support.processes import Process
 from support.programs import program
 from support.readme import README, block_after
@@ -97,7 +98,7 @@ class Ground:
 @pytest.fixture
 def ground(tmp_path: Path) -> Iterator[Ground]:
     """The machines, where there can be any."""
-    need_machines()
+    need_namespaces()
     program("nft", "nftables")
     with ExitStack() as stack:
         made = Ground(tmp_path, stack)

@@ -4,57 +4,24 @@ What paths carry by their roles and rates, over emulated links in network namesp
 Server and client are processes; all that a link has carried is counted by its emulator.
 """
 
-import ctypes
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from bench.flows import dial
-from bench.links import Lab, Line, compile_emulator
-from bench.places import Place
-from support.programs import program
+from bench.links import Lab, Line
+from support.ends import PROXY_PORT, SERVER_PORT, start_ends
+from support.places import within
 from support.waiting import wait_until
 
-CLONE_NEWNET = 0x40000000
-SERVER_PORT, PROXY_PORT, TARGET_PORT = 8443, 1080, 7000
+TARGET_PORT = 7000
 MEGABIT = 125_000
 STEP = 0.01
 NARROW, WIDE = Line(10, 10), Line(40, 15)
-COMMAND = [sys.executable, "-c", "from stripetwist.cli import main; main()"]
-
-
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The link emulator, where there can be links."""
-    if not Path("/dev/net/tun").exists():
-        pytest.skip("there is no /dev/net/tun")
-    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("network namespaces need root, and a container that lets it make them")
-    program("ip", "iproute2")
-    program("cc", "gcc libc6-dev")
-    return compile_emulator(tmp_path_factory.mktemp("emulator"))
-
-
-def inside(place: Place, make: Callable[[], socket.socket]) -> socket.socket | None:
-    """A socket that is made in a namespace, and stays there; C{None} where it cannot be."""
-    made: list[socket.socket] = []
-
-    def enter() -> None:
-        with open(f"/proc/{place.pid}/ns/net") as namespace:
-            assert ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET) == 0
-        with suppress(OSError):
-            made.append(make())
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    return made[0] if made else None
 
 
 class Flow:
@@ -108,34 +75,22 @@ class Field:
     def __init__(self, lab: Lab, folder: Path, stack: ExitStack, paths: tuple[str, ...]) -> None:
         self.lab = lab
         self._stack = stack
-        self._folder = folder
-        address = f"{lab.far_address()}:{SERVER_PORT}"
-        words = ["server", "--state", str(folder / "far"), "--allow", "all"]
-        self._start(lab.far, *words, "--listen", str(SERVER_PORT), "--advertise", address)
-        link = folder / "far" / "server" / "client.link"
-        wait_until(link.exists, 20, "the link")
-        words = ["client", "--server", str(link), "--state", str(folder / "near")]
-        words += ["--socks", str(PROXY_PORT), "--subflows", "4"]
+        options = ["--subflows", "4"]
         for number, path in enumerate(paths):
-            words += ["--path", f"tcp://{lab.far_address(number)}:{SERVER_PORT}{path}"]
-        self._start(lab.near, *words)
-        listener = inside(lab.far, self._listen)
-        assert listener is not None
+            options += ["--path", f"tcp://{lab.far_address(number)}:{SERVER_PORT}{path}"]
+        start_ends(lab, folder, *options)
+        with within(lab.far):
+            listener = socket.create_server((lab.far_address(), TARGET_PORT))
         self._listener = stack.enter_context(listener)
 
-    def _start(self, place: Place, *words: str) -> None:
-        with open(self._folder / f"{words[0]}.log", "w") as log:
-            place.start([*COMMAND, *words], log, self._folder)
-
-    def _listen(self) -> socket.socket:
-        return socket.create_server((self.lab.far_address(), TARGET_PORT))
-
-    def _dial(self) -> socket.socket:
-        return dial((self.lab.far_address(), TARGET_PORT), ("127.0.0.1", PROXY_PORT))
+    def _dial(self) -> socket.socket | None:
+        with within(self.lab.near), suppress(OSError):
+            return dial((self.lab.far_address(), TARGET_PORT), ("127.0.0.1", PROXY_PORT))
+        return None
 
     def flow(self, download: bool = True) -> Flow:
         """A stream through the proxy, to be written to at the far end, or at the near one."""
-        near = wait_until(lambda: inside(self.lab.near, self._dial), 20, "a stream")
+        near = wait_until(self._dial, 20, "a stream")
         far, _ = self._listener.accept()
         for sock in (near, far):
             sock.settimeout(None)

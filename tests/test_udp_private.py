@@ -9,9 +9,9 @@ import pytest
 from bench.links import Lab, Line
 from bench.places import Place
 from support import names
+from support.ends import PROXY_PORT, start_ends
 from support.programs import program, run
 from support.waiting import wait_until
-from test_roles import COMMAND, PROXY_PORT, SERVER_PORT, emulator  # noqa: F401 - a fixture
 
 NAME_SERVER, PORT = "10.99.0.53", 5353
 RESOLVE = Path(names.__file__).with_name("resolve.py")
@@ -27,7 +27,7 @@ route {{
 
 
 @pytest.fixture
-def near(emulator: Path, tmp_path: Path) -> Iterator[Place]:  # noqa: F811 - a fixture
+def near(emulator: Path, tmp_path: Path) -> Iterator[Place]:
     """Where a client runs; behind its server there is a name server."""
     lab = Lab(emulator, (Line(100, 1),), "cubic", 1)
     try:
@@ -35,22 +35,11 @@ def near(emulator: Path, tmp_path: Path) -> Iterator[Place]:  # noqa: F811 - a f
         ready = lab.far.start(names.command(NAME_SERVER, PORT)).stdout
         assert ready is not None
         assert ready.readline() == "ready\n"
-        at = f"{lab.far_address()}:{SERVER_PORT}"
-        words = ["server", "--state", str(tmp_path / "far"), "--allow", "all"]
-        _start(lab.far, tmp_path, *words, "--listen", str(SERVER_PORT), "--advertise", at)
-        link = tmp_path / "far" / "server" / "client.link"
-        wait_until(link.exists, 20, "the link")
-        words = ["client", "--server", str(link), "--state", str(tmp_path / "near")]
-        _start(lab.near, tmp_path, *words, "--socks", str(PROXY_PORT))
-        wait_until(lambda: "  try " in (tmp_path / "client.log").read_text(), 20, "the client")
+        log = start_ends(lab, tmp_path)
+        wait_until(lambda: "  try " in log.read_text(), 20, "the client")
         yield lab.near
     finally:
         lab.close()
-
-
-def _start(place: Place, folder: Path, *words: str) -> None:
-    with open(folder / f"{words[0]}.log", "w") as log:
-        place.start([*COMMAND, *words], log, folder)
 
 
 def test_socksify(near: Place, tmp_path: Path) -> None:

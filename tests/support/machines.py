@@ -9,20 +9,12 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
 from bench.places import Place
 
 from support.processes import Process
-from support.programs import plain_environment, program
+from support.programs import plain_environment
 
 BIN = Path(sys.executable).parent
-
-
-def need_machines() -> None:
-    """Skip the test where there can be none."""
-    program("ip", "iproute2")
-    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("network namespaces need root, and a container that lets it make them")
 
 
 class Machine:
