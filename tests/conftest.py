@@ -16,7 +16,8 @@ from support.places import need_namespaces
 from support.programs import program
 from support.relay import Relay
 from support.targets import Echo
-from support.workshop import Client, Pair, Workshop
+from support.web import CONTENT
+from support.workshop import LOGIN, Client, Pair, Workshop
 
 DESCRIPTORS = 16384
 
@@ -42,12 +43,6 @@ def pair(workshop: Workshop) -> Pair:
     return workshop.pair()
 
 
-@pytest.fixture
-def loopback_client(workshop: Workshop) -> Client:
-    """A client with its server side inside."""
-    return workshop.loopback()
-
-
 @pytest.fixture(scope="module")
 def shared_workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     """A workshop for all tests of a module."""
@@ -60,6 +55,20 @@ def shared_workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worksh
 def shared(shared_workshop: Workshop) -> Pair:
     """One pair for all tests of a module."""
     return shared_workshop.pair()
+
+
+@pytest.fixture(scope="module")
+def guarded(shared_workshop: Workshop, shared: Pair) -> Client:
+    """A client of that server whose proxy port asks for C{LOGIN}."""
+    return shared_workshop.client(shared.server, "--users", str(shared_workshop.users(*LOGIN)))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with C{CONTENT} in a file."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "file").write_bytes(CONTENT)
+    return folder
 
 
 @pytest.fixture

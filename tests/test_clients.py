@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import random
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,20 +16,10 @@ from support.ports import LOOPBACK
 from support.programs import program, run, succeed
 from support.ssh import ssh, sshd
 from support.targets import AnswerAfterEnd, Echo
-from support.web import Web
-from support.workshop import Client, Pair, Workshop
+from support.web import CONTENT, Web
+from support.workshop import LOGIN, Client, Pair, Workshop
 
-LOGIN = ("alice", "correct horse/staple")
-CONTENT = random.Random(2).randbytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a file."""
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "file").write_bytes(CONTENT)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +27,6 @@ def web(site: Path) -> Iterator[Web]:
     """That folder over http."""
     with Web(site) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def guarded(shared_workshop: Workshop, shared: Pair) -> Client:
-    """A client whose proxy port asks for a login."""
-    users = shared_workshop.folder / "users"
-    password = shared_workshop.secret(LOGIN[1])
-    done = shared_workshop.command(
-        "passwd", str(users), LOGIN[0], stdin=f"{password}\n{password}\n".encode()
-    )
-    assert done.returncode == 0, done.stderr
-    assert users.stat().st_mode & 0o077 == 0
-    return shared_workshop.client(shared.server, "--users", str(users))
 
 
 class TestCurl:

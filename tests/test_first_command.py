@@ -7,18 +7,8 @@ import pytest
 from support import socks
 from support.programs import program, succeed
 from support.targets import Echo
-from support.web import Certificate, Web
+from support.web import CONTENT, Certificate, Web
 from support.workshop import Client, Workshop
-
-CONTENT = bytes(range(256)) * 4096
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a file and a certificate."""
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "file").write_bytes(CONTENT)
-    return folder
 
 
 @pytest.fixture(scope="module")

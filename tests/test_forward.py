@@ -216,11 +216,11 @@ class TestServersOwn:
 
     def test_users(self, workshop: Workshop, echo: Echo) -> None:
         """Only those in the file come in."""
-        users, proxy = workshop.folder / "users", free_port()
-        workshop.command("passwd", str(users), "joe", stdin=b"secret\n")
+        login, proxy = ("joe", "sesame 5"), free_port()
+        users = workshop.users(*login)
         words = ("--allow=localhost", "--exit=server", f"--socks=:{proxy}", f"--users={users}")
         workshop.server(*words)
-        with socks.connect(proxy, echo.port, login=("joe", "secret")) as sock:
+        with socks.connect(proxy, echo.port, login=login) as sock:
             sock.sendall(b"hello")
             assert socks.read_exactly(sock, 5) == b"hello"
         with pytest.raises(socks.ProxyClosedError):

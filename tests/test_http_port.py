@@ -1,7 +1,6 @@
 """Real programs that use the proxy port by HTTP and SOCKS4: curl, nc, ncat, requests."""
 
 import http.server
-import random
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,11 +12,9 @@ import requests
 from support.ports import LOOPBACK
 from support.programs import program, run, succeed
 from support.targets import Echo, Refusing
-from support.web import Certificate, Web
-from support.workshop import Client, Pair, Workshop
+from support.web import CONTENT, Certificate, Web
+from support.workshop import LOGIN, Client, Pair
 
-CONTENT = random.Random(5).randbytes(2_000_000)
-LOGIN = ("alice", "correct horse/staple")
 SCHEMES = ["http", "socks4", "socks4a"]
 
 
@@ -59,24 +56,6 @@ def mirror() -> Iterator[http.server.ThreadingHTTPServer]:
     yield server
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a file."""
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "file").write_bytes(CONTENT)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def guarded(shared_workshop: Workshop, shared: Pair) -> Client:
-    """A client whose proxy port asks for a login."""
-    users = shared_workshop.folder / "users"
-    password = shared_workshop.secret(LOGIN[1])
-    words = f"{password}\n{password}\n".encode()
-    assert shared_workshop.command("passwd", str(users), LOGIN[0], stdin=words).returncode == 0
-    return shared_workshop.client(shared.server, "--users", str(users))
 
 
 def curl(client: Client, scheme: str, *more: str) -> list[str]:

@@ -146,15 +146,15 @@ def test_elastic_pool(workshop: Workshop, echo: Echo) -> None:
 
 def test_one_connection_serves_many(workshop: Workshop) -> None:
     """An agent with a single one, and sixty users of the server's port at the same time."""
-    users, proxy, password = workshop.folder / "users", free_port(), workshop.secret("sesame 5")
-    workshop.command("passwd", str(users), "joe", stdin=f"{password}\n".encode())
+    login, proxy = ("joe", "sesame 5"), free_port()
+    users = workshop.users(*login)
     server = workshop.server("--socks", f"{LOOPBACK}:{proxy}", "--users", str(users))
     words = ("--name", "attic", "--allow", "localhost", "--subflows", "1")
     agent = workshop.agent(server.agent_link, *words)
     wait_agents(server, ABLE)
 
     def one(number: int) -> None:
-        with socks.connect(proxy, target.port, login=("joe", password)) as sock:
+        with socks.connect(proxy, target.port, login=login) as sock:
             ask_exchange(sock, down=number, size=MIB)
             assert receive(sock, number).size == MIB
 

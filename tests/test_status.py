@@ -133,9 +133,7 @@ class TestAgent:
 class TestUsers:
     def test_password(self, workshop: Workshop, curl: Callable[..., Answer]) -> None:
         """Wrong, missing and right, beyond loopback."""
-        users, port = workshop.folder / "users", free_port()
-        line = workshop.secret(PASSWORD).encode() + b"\n"
-        assert workshop.command("passwd", str(users), "ann", stdin=line).returncode == 0
+        users, port = workshop.users("ann", PASSWORD), free_port()
         server = workshop.server(f"--status=:{port}", f"--status-users={users}")
         for options in ((), ("--user", "ann:wrong"), ("--user", f"bob:{PASSWORD}")):
             answer = curl(port, "/status.json", *options)

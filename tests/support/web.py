@@ -2,6 +2,7 @@
 
 import datetime
 import http.server
+import random
 import ssl
 import threading
 from functools import partial
@@ -15,6 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from support.ports import LOOPBACK
+
+# What the file holds that most of them serve.
+CONTENT = random.Random(2).randbytes(3_000_000)
 
 
 class Web:

@@ -20,6 +20,8 @@ from support.processes import Process
 from support.programs import plain_environment, run
 
 BIN = Path(sys.executable).parent
+# A user of a proxy port, and a password that has to be quoted in a URL.
+LOGIN = ("alice", "correct horse/staple")
 CENSUS = Path(__file__).with_name("census.py")
 STYLES = {
     "twistd": lambda role: [str(BIN / "twistd"), "-n", "--pidfile=", f"stripe-{role}"],
@@ -215,6 +217,15 @@ class Workshop:
         """Run C{stripetwist} with these words to its end."""
         line = [BIN / "stripetwist", *words]
         return run(line, self.folder, stdin, timeout, **environment)
+
+    def users(self, user: str, password: str) -> Path:
+        """A file with a user, for C{--users}."""
+        file = self.folder / "users"
+        line = f"{self.secret(password)}\n".encode()
+        done = self.command("passwd", str(file), user, stdin=line)
+        assert done.returncode == 0, done.stderr
+        assert file.stat().st_mode & 0o077 == 0
+        return file
 
     def secret(self, text: str) -> str:
         """Mark a text that no log and no snapshot may ever hold; returned as given."""
