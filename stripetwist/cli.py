@@ -1,6 +1,5 @@
 """The command C{stripetwist}: runs the twistd commands, and talks to what runs."""
 
-import argparse
 import getpass
 import json
 import os
@@ -8,9 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, TextIO
 
 from twisted.application import app
@@ -19,32 +16,15 @@ from twisted.scripts import twistd
 from twisted.scripts._twistd_unix import UnixApplicationRunner
 
 from stripetwist import __version__, foreground
-from stripetwist.command_line import Parser, add_state
-from stripetwist.core.errors import StripetwistError, printable
-from stripetwist.core.link import UNKNOWN_HOST
+from stripetwist.command_line import Parser, Verbs, add_state, ask_each, find
+from stripetwist.core.errors import StripetwistError
 from stripetwist.draining import drain
-from stripetwist.net.asking import ControlError, NobodyThereError, ask
-from stripetwist.net.files import StartupError, shown
-from stripetwist.net.keyfile import Key, parse_expiry
-from stripetwist.net.keystore import KeyStore
-from stripetwist.net.links import (
-    NOBODY,
-    OWN_LINKS,
-    forget_link,
-    holder_of,
-    link_of,
-    own_link,
-    write_link,
-    write_own_links,
-)
-from stripetwist.net.state import StateDirectory, find_control_sockets
+from stripetwist.keys import key
+from stripetwist.net.files import StartupError
+from stripetwist.net.state import find_control_sockets
 from stripetwist.net.users import add_user
 from stripetwist.options import open_closed_streams
 from stripetwist.report import render
-from stripetwist.sources import nearest, show, variable_of
-
-# How long a snapshot may take.
-_PATIENCE = 10.0
 
 _HELP = """\
 Usage: stripetwist COMMAND [...]
@@ -120,16 +100,7 @@ def _do(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"stripetwist {__version__}")
         return 0
-    return _find(words[0], _VERBS, "stripetwist")(words[1:])
-
-
-def _find(word: str, verbs: "_Verbs", before: str) -> "_Verb":
-    """What a verb does."""
-    if word not in verbs:
-        near = nearest(word, verbs)
-        hint = f"did you mean {near}?" if near else "stripetwist --help lists what there is"
-        raise StartupError(f"{before} knows no command {show(word)}; {hint}")
-    return verbs[word]
+    return find(words[0], _VERBS, "stripetwist")(words[1:])
 
 
 # ---- client, server, agent
@@ -191,7 +162,8 @@ def _status(words: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the snapshots as a JSON list")
     add_state(parser)
     options = parser.parse_args(words)
-    snapshots, problems = _snapshots(find_control_sockets(os.environ, options.state))
+    sockets = find_control_sockets(os.environ, options.state)
+    snapshots, problems = ask_each(sockets, {"command": "status"})
     if options.json:
         print(json.dumps(snapshots, indent=2))
     else:
@@ -202,159 +174,6 @@ def _status(words: list[str]) -> int:
     if not snapshots and not problems:
         raise StartupError("no stripetwist of this user runs here, as far as its sockets tell")
     return 0 if snapshots else 1
-
-
-def _snapshots(sockets: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """What the running processes say of themselves, and why some do not."""
-    found, problems = [], []
-    for path in sockets:
-        try:
-            snapshot = ask(path, {"command": "status"}, _PATIENCE)
-        except NobodyThereError:
-            continue
-        except ControlError as error:
-            problems.append(str(error))
-            continue
-        if isinstance(snapshot, dict):
-            found.append(snapshot)
-        else:
-            problems.append(f"the answer makes no sense: {shown(path)}; is it of another version?")
-    return found, problems
-
-
-# ---- key
-
-
-def _key(words: list[str]) -> int:
-    if words[:1] in ([], ["--help"], ["-h"]):
-        print("Usage: stripetwist key add|show|revoke|list [...]; each has its own --help")
-        return 0 if words else 1
-    return _find(words[0], _KEY_VERBS, "stripetwist key")(words[1:])
-
-
-class _Keys:
-    """
-    The keys of a server, as C{--state} and C{--keys} name them.
-
-    @ivar folder: the server's state.
-    @ivar store: its keys.
-    """
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.folder = StateDirectory(options.state, "server", os.environ).path
-        path = options.keys or self.folder / "keys.toml"
-        if not os.path.lexists(path):
-            raise StartupError(
-                f"there is no key file at {shown(path)}; start stripe-server once, which makes "
-                "it, or name it with --keys or its folder with --state"
-            )
-        self.store = KeyStore(path)
-
-    def find(self, name: str) -> Key:
-        """The key of that name."""
-        listed = self.store.keys()
-        keys = {key.id: key for key in listed}
-        if name not in keys:
-            near = nearest(name, keys)
-            hint = f"did you mean {near}?" if near else "stripetwist key list shows them"
-            raise StartupError(f"there is no key {show(name)}; {hint}")
-        return keys[name]
-
-
-def _key_parser(verb: str, about: str, has_name: bool = True) -> Parser:
-    parser = Parser(prog=f"stripetwist key {verb}", description=about)
-    if has_name:
-        parser.add_argument("name", metavar="NAME", help="what the key is called")
-    add_state(parser)
-    given = os.environ.get(variable_of("keys"))
-    parser.add_argument(
-        "--keys",
-        metavar="FILE",
-        type=Path,
-        default=Path(given) if given else None,
-        help="the key file, as the server's",
-    )
-    return parser
-
-
-def _key_add(words: list[str]) -> int:
-    parser = _key_parser("add", "Make a key, and a file with its link, which is a password.")
-    parser.add_argument("--agent", action="store_true", help="for an agent of that name")
-    parser.add_argument("--expires", metavar="DATE", help="from when on it is good for nothing")
-    options = parser.parse_args(words)
-    if options.name in OWN_LINKS:
-        raise StartupError(f"{options.name}.link is the server's own; choose another name")
-    expires = _expiry(options.expires)
-    keys = _Keys(options)
-    # Asked first: a key without a link would be of no use.
-    like = own_link(keys.folder)
-    key = keys.store.add(options.name, "agent" if options.agent else "client", expires)
-    link = link_of(key, like)
-    print(write_link(keys.folder, key.id, link))
-    if link.host == UNKNOWN_HOST:
-        print(
-            "the link says HOST where the server's address belongs; write it there in your "
-            "copy of the link, or start the server with --advertise and see stripetwist key show",
-            file=sys.stderr,
-        )
-    return 0
-
-
-def _expiry(text: str | None) -> datetime | None:
-    """What C{--expires} says."""
-    if text is None:
-        return None
-    moment = parse_expiry(text)
-    if moment is None:
-        raise StartupError(f"--expires {show(text)}: write a date such as 2030-12-31")
-    if moment <= datetime.now(UTC):
-        raise StartupError(f"--expires {show(text)}: that is over; write a date to come")
-    return moment
-
-
-def _key_show(words: list[str]) -> int:
-    options = _key_parser("show", "Print a key's link, which is a password.").parse_args(words)
-    keys = _Keys(options)
-    print(link_of(keys.find(options.name), own_link(keys.folder)).format())
-    return 0
-
-
-def _key_revoke(words: list[str]) -> int:
-    options = _key_parser("revoke", "Forget a key.").parse_args(words)
-    keys = _Keys(options)
-    held = [name for name in OWN_LINKS if holder_of(keys.folder, name) == options.name]
-    keys.store.revoke(options.name)
-    if options.name not in OWN_LINKS:
-        forget_link(keys.folder, options.name)
-    with suppress(StartupError):
-        # Those of a server that has not run yet are not there to be changed.
-        write_own_links(keys.folder, keys.store.keys(), own_link(keys.folder))
-    print(f"{options.name} is revoked; a running server ends its sessions within seconds")
-    for name in held:
-        if (holder := holder_of(keys.folder, name)) != options.name:
-            print(_now_of(name, holder))
-    return 0
-
-
-def _now_of(name: str, holder: str) -> str:
-    """What has become of an own link of the server whose key was revoked."""
-    if holder == NOBODY:
-        return f"{name}.link opens nothing now; stripetwist key add NAME makes a link"
-    return f"{name}.link is now the link of {holder}"
-
-
-def _key_list(words: list[str]) -> int:
-    options = _key_parser("list", "Show the keys.", has_name=False).parse_args(words)
-    rows = [("NAME", "ROLE", "EXPIRES", "NOTE")]
-    listed = _Keys(options).store.keys()
-    for key in listed:
-        expires = key.expires.isoformat(" ", "minutes") if key.expires else "never"
-        if key.expires and key.expires <= datetime.now(UTC):
-            expires += ", over"
-        rows.append((key.id, key.role, expires, printable(key.note)))
-    for row in rows:
-        print("{:<32}  {:<6}  {:<22}  {}".format(*row).rstrip())
-    return 0
 
 
 # ---- passwd
@@ -392,9 +211,7 @@ def _password() -> str:
 _Beginning = Callable[
     [Sequence[str], Mapping[str, str], TextIO], Callable[[Any], Coroutine[Any, Any, None]]
 ]
-_Verb = Callable[[list[str]], int]
-_Verbs = Mapping[str, _Verb]
-_VERBS: _Verbs = {
+_VERBS: Verbs = {
     "client": partial(run_in_foreground, "stripe-client"),
     "server": partial(run_in_foreground, "stripe-server"),
     "agent": partial(run_in_foreground, "stripe-agent"),
@@ -402,12 +219,6 @@ _VERBS: _Verbs = {
     "bench": _bench,
     "status": _status,
     "drain": drain,
-    "key": _key,
+    "key": key,
     "passwd": _passwd,
-}
-_KEY_VERBS: _Verbs = {
-    "add": _key_add,
-    "show": _key_show,
-    "revoke": _key_revoke,
-    "list": _key_list,
 }

@@ -1,12 +1,29 @@
-"""What the verbs of C{stripetwist} share: how their words are read."""
+"""What the verbs of C{stripetwist} share."""
 
 import argparse
 import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stripetwist.net.files import StartupError
-from stripetwist.sources import variable_of
+from stripetwist.net.asking import ControlError, NobodyThereError, Request, ask
+from stripetwist.net.files import StartupError, shown
+from stripetwist.sources import nearest, show, variable_of
+
+# How long an answer may take.
+_PATIENCE = 10.0
+
+Verb = Callable[[list[str]], int]
+Verbs = Mapping[str, Verb]
+
+
+def find(word: str, verbs: Verbs, before: str) -> Verb:
+    """What a verb does."""
+    if word not in verbs:
+        near = nearest(word, verbs)
+        hint = f"did you mean {near}?" if near else "stripetwist --help lists what there is"
+        raise StartupError(f"{before} knows no command {show(word)}; {hint}")
+    return verbs[word]
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,3 +47,21 @@ def add_state(parser: argparse.ArgumentParser) -> None:
         default=Path(given) if given else None,
         help="the state folder, as the server's",
     )
+
+
+def ask_each(sockets: Iterable[Path], request: Request) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the processes behind control sockets answer, and why some that run do not."""
+    found, problems = [], []
+    for path in sockets:
+        try:
+            answer = ask(path, request, _PATIENCE)
+        except NobodyThereError:
+            continue
+        except ControlError as error:
+            problems.append(str(error))
+            continue
+        if isinstance(answer, dict):
+            found.append(answer)
+        else:
+            problems.append(f"the answer makes no sense: {shown(path)}; is it of another version?")
+    return found, problems

@@ -3,14 +3,10 @@
 import os
 from typing import Any
 
-from stripetwist.command_line import Parser, add_state
+from stripetwist.command_line import Parser, add_state, ask_each
 from stripetwist.core.errors import printable
-from stripetwist.net.asking import ControlError, NobodyThereError, ask
 from stripetwist.net.files import StartupError
 from stripetwist.net.state import find_control_sockets
-
-# How long a server may take to note it.
-_PATIENCE = 10.0
 
 
 def drain(words: list[str]) -> int:
@@ -22,14 +18,8 @@ def drain(words: list[str]) -> int:
     parser.add_argument("name", metavar="NAME", help="what the agent is called there")
     add_state(parser)
     options = parser.parse_args(words)
-    done, refusals = [], []
-    for path in find_control_sockets(os.environ, options.state, roles=("server",)):
-        try:
-            done.append(ask(path, {"command": "drain", "name": options.name}, _PATIENCE))
-        except NobodyThereError:
-            continue
-        except ControlError as error:
-            refusals.append(str(error))
+    sockets = find_control_sockets(os.environ, options.state, roles=("server",))
+    done, refusals = ask_each(sockets, {"command": "drain", "name": options.name})
     if not done:
         raise StartupError(next(iter(refusals), _NO_SERVER))
     print("\n".join(map(_told, done)))
@@ -42,7 +32,7 @@ _NO_SERVER = (
 )
 
 
-def _told(answer: Any) -> str:
+def _told(answer: dict[str, Any]) -> str:
     """What a server has made of it."""
     name, streams = printable(str(answer["name"])), int(answer["streams"])
     if not streams:
