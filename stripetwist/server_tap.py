@@ -151,42 +151,51 @@ def _greeting(
     status: Sequence[str] = (),
 ) -> list[str]:
     """What the user reads first: what it does, and what to do next."""
-    if settings.plaintext:
-        guard = "no TLS"
-    elif link.ca:
-        guard = "TLS (your certificate)"
-    else:
-        guard = f"TLS (key {'made now, kept' if fresh else 'kept from before'})"
     where = ", ".join(_listens(address) for address in settings.listen)
     reaches = (
         "public addresses only; not private networks, not this machine, not port 25  (--allow)"
         if settings.allow == ("internet",)
         else ", ".join(settings.allow)
     )
-    home, folder = f"{Path.home()}/", str(state.path)
-    shown_folder = f"~/{folder.removeprefix(home)}" if folder.startswith(home) else folder
-    # scp knows an IPv6 address by its brackets, and a shell takes those for a pattern.
-    host = f"[{link.host}]" if ":" in link.host else link.host
-    copied = quote(f"you@{host}:{folder.removeprefix(home)}/client.link")
-    what_next = [
-        "Next, on your own machine (the link is a password):",
-        f"  scp {copied} .",
-        "  twistd -n --pidfile= stripe-client --server client.link",
-    ]
-    if not has_key:
-        what_next = [
-            "client.link opens nothing; stripetwist key add NAME makes a key and its link."
-        ]
+    folder = _from_home(state.path)
+    shown_folder = folder if folder == str(state.path) else f"~/{folder}"
     return [
         f"stripetwist {'.'.join(__version__.split('.')[:2])} server",
-        f"  listens     {where}, {guard}",
+        f"  listens     {where}, {_guarded(settings, link, fresh)}",
         f"  reaches     {reaches}",
         *_ways_in(settings),
         *status,
         f"  state       {shown_folder}      back this directory up: it is the identity",
         f"  address     {_address(settings, link)}",
-        *what_next,
+        *_what_next(folder, link, has_key),
     ]
+
+
+def _guarded(settings: ServerSettings, link: Link, fresh: bool) -> str:
+    """What keeps others from reading along."""
+    if settings.plaintext:
+        return "no TLS"
+    if link.ca:
+        return "TLS (your certificate)"
+    return f"TLS (key {'made now, kept' if fresh else 'kept from before'})"
+
+
+def _what_next(folder: str, link: Link, has_key: bool) -> list[str]:
+    """How the link comes to a client, and is used there."""
+    if not has_key:
+        return ["client.link opens nothing; stripetwist key add NAME makes a key and its link."]
+    # scp knows an IPv6 address by its brackets, and a shell takes those for a pattern.
+    host = f"[{link.host}]" if ":" in link.host else link.host
+    return [
+        "Next, on your own machine (the link is a password):",
+        f"  scp {quote(f'you@{host}:{folder}/client.link')} .",
+        "  twistd -n --pidfile= stripe-client --server client.link",
+    ]
+
+
+def _from_home(folder: Path) -> str:
+    """A folder as seen from the user's home, if it is there."""
+    return str(folder).removeprefix(f"{Path.home()}/")
 
 
 def _ways_in(settings: ServerSettings) -> list[str]:
