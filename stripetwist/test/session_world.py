@@ -6,7 +6,8 @@ from zlib import crc32
 from stripetwist.core import events
 from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.errors import Code, OpenRefused
-from stripetwist.testing import End, Pair, Pipe, pattern
+from stripetwist.testing import End, Pair, pattern
+from stripetwist.testing_pipes import Pipe
 
 _OVER = (events.StreamFinished, events.StreamReset, events.StreamRefused)
 _MOST_SUBFLOWS = 8
