@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-import pytest
+from support import quic
 from support.associate import Associate
 from support.datagrams import free_udp_port
 from support.names import ADDRESS, LONG, name_server
@@ -37,9 +37,6 @@ def test_dig(workshop: Workshop) -> None:
 
 def test_http3(workshop: Workshop) -> None:
     """aioquic gets a body over UDP ASSOCIATE, from a server whose certificate it verifies."""
-    pytest.importorskip("aioquic", reason="aioquic is not installed (pip install aioquic)")
-    from support import quic
-
     there, size = free_udp_port(), 2_000_000
     with quic.http3_server(there, workshop.folder):
         server = workshop.server("--allow", f"localhost:{there}/udp")
