@@ -7,6 +7,7 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.logger import globalLogBeginner
 
+from stripetwist.agent_settings import AgentSettings
 from stripetwist.core.agents import INSTANCE_SIZE, Agent, name_of_host
 from stripetwist.net.files import StartupError
 from stripetwist.net.instance import Instance, ground_for
@@ -15,7 +16,6 @@ from stripetwist.net.outpost import Outpost
 from stripetwist.net.state import StateDirectory
 from stripetwist.net.userfile import UsersError
 from stripetwist.options import AgentOptions
-from stripetwist.settings import AgentSettings
 from stripetwist.ways_in import open_status
 
 INSTANCE_FILE = "instance"

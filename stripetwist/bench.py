@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from stripetwist.bars import Row, Screen, times
+from stripetwist.client_settings import ClientSettings
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.link import Link
@@ -22,7 +23,7 @@ from stripetwist.net.keystore import read_link
 from stripetwist.net.meter import Giver, Meter, Taker
 from stripetwist.net.speed import SINK, SOURCE
 from stripetwist.options import verb_settings
-from stripetwist.settings import ClientSettings, CommonSettings
+from stripetwist.settings import CommonSettings
 from stripetwist.sources import flag, option, same_option
 from stripetwist.values import LOOPBACK, Server, seconds
 

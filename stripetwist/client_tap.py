@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import IService
 from twisted.logger import globalLogBeginner
 
+from stripetwist.client_settings import ClientSettings
 from stripetwist.net.client import Client
 from stripetwist.net.files import StartupError
 from stripetwist.net.instance import AUTO, Instance, ground_for
@@ -13,7 +14,6 @@ from stripetwist.net.logs import limit_level
 from stripetwist.net.state import StateDirectory
 from stripetwist.net.userfile import UsersError
 from stripetwist.options import ClientOptions
-from stripetwist.settings import ClientSettings
 from stripetwist.ways_in import WaysIn, open_status, status_lines
 
 if TYPE_CHECKING:

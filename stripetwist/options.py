@@ -10,8 +10,11 @@ from twisted.python import usage
 from twisted.scripts import twistd
 
 from stripetwist import __version__
+from stripetwist.agent_settings import AgentSettings
+from stripetwist.client_settings import ClientSettings
 from stripetwist.net.files import StartupError
-from stripetwist.settings import AgentSettings, ClientSettings, CommonSettings, ServerSettings
+from stripetwist.server_settings import ServerSettings
+from stripetwist.settings import CommonSettings
 from stripetwist.sources import Option, Reader, by_name, options_of, variable_of
 from stripetwist.udp_values import socktopus_sides
 

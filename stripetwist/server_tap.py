@@ -32,7 +32,7 @@ from stripetwist.net.state import StateDirectory
 from stripetwist.net.tls import ServerCreator
 from stripetwist.net.userfile import UsersError
 from stripetwist.options import ServerOptions
-from stripetwist.settings import ServerSettings
+from stripetwist.server_settings import ServerSettings
 from stripetwist.values import DIRECT, Forward, ProxyPort
 from stripetwist.ways_in import WaysIn, open_status, status_lines
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IListeningPort
 
+from stripetwist.client_settings import ClientSettings
 from stripetwist.core.address import Address
 from stripetwist.core.target import Kind, OpenRequest
 from stripetwist.net.forward import ForwardFactory
@@ -17,7 +18,8 @@ from stripetwist.net.socks import SocksFactory
 from stripetwist.net.socks_udp import UdpDoor
 from stripetwist.net.udp_forward import UdpForward
 from stripetwist.net.users import Threads, Users
-from stripetwist.settings import ClientSettings, CommonSettings, ServerSettings
+from stripetwist.server_settings import ServerSettings
+from stripetwist.settings import CommonSettings
 from stripetwist.values import Forward, ProxyPort
 
 

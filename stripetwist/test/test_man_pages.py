@@ -11,6 +11,8 @@ from types import ModuleType
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from stripetwist import __version__
+from stripetwist.agent_settings import AgentSettings
+from stripetwist.client_settings import ClientSettings
 from stripetwist.core import agents, chunks, frames, hello, reorder
 from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.errors import MAX_SENTENCE, Code
@@ -30,7 +32,8 @@ from stripetwist.core.target import Kind, OpenRequest, Target
 from stripetwist.core.way import LEAST_RATE, PathRole
 from stripetwist.net.checksum import table_driven
 from stripetwist.net.tls import ALPN, SNI_SUFFIX
-from stripetwist.settings import AgentSettings, ClientSettings, CommonSettings, ServerSettings
+from stripetwist.server_settings import ServerSettings
+from stripetwist.settings import CommonSettings
 from stripetwist.sources import Option, Reader, options_of
 from stripetwist.test.documents import Item, Page, document, options_in
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 import stripetwist
+from stripetwist.agent_settings import AgentSettings
+from stripetwist.client_settings import ClientSettings
 from stripetwist.core.address import Address
 from stripetwist.core.config import MIB
 from stripetwist.core.link import Link
@@ -23,7 +25,7 @@ from stripetwist.net.files import StartupError
 from stripetwist.net.listening import server_endpoint
 from stripetwist.net.memory import usable_memory
 from stripetwist.options import AgentOptions, ClientOptions, ServerOptions, help_text
-from stripetwist.settings import AgentSettings, ClientSettings, ServerSettings
+from stripetwist.server_settings import ServerSettings
 from stripetwist.sources import options_of, show
 from stripetwist.values import LOOPBACK, Advertised, Forward, advertised, size
 

@@ -12,15 +12,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import stripetwist
 from stripetwist import demo, server_tap
+from stripetwist.agent_settings import AgentSettings
 from stripetwist.bars import Row, bars
 from stripetwist.bench import BenchSettings
+from stripetwist.client_settings import ClientSettings
 from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.link import Link
 from stripetwist.core.policy import Policy
 from stripetwist.core.target import Kind
 from stripetwist.net.state import StateDirectory
 from stripetwist.report import render
-from stripetwist.settings import AgentSettings, ClientSettings, CommonSettings, ServerSettings
+from stripetwist.server_settings import ServerSettings
+from stripetwist.settings import CommonSettings
 from stripetwist.sources import Reader, options_of
 from stripetwist.test.documents import document, options_in
 from stripetwist.values import Advertised
