@@ -14,6 +14,7 @@ from stripetwist import __version__
 from stripetwist.core.address import Address
 from stripetwist.core.dialogues import LANGUAGES
 from stripetwist.core.link import UNKNOWN_HOST, Link
+from stripetwist.core.target import in_brackets
 from stripetwist.net.advertise import interface_of, local_address
 from stripetwist.net.certificates import (
     KEPT_FILE,
@@ -185,10 +186,9 @@ def _what_next(folder: str, link: Link, has_key: bool) -> list[str]:
     if not has_key:
         return ["client.link opens nothing; stripetwist key add NAME makes a key and its link."]
     # scp knows an IPv6 address by its brackets, and a shell takes those for a pattern.
-    host = f"[{link.host}]" if ":" in link.host else link.host
     return [
         "Next, on your own machine (the link is a password):",
-        f"  scp {quote(f'you@{host}:{folder}/client.link')} .",
+        f"  scp {quote(f'you@{in_brackets(link.host)}:{folder}/client.link')} .",
         "  twistd -n --pidfile= stripe-client --server client.link",
     ]
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from stripetwist.core.address import LOOPBACK_HOST, Address
 from stripetwist.core.errors import OpenRefused
-from stripetwist.core.target import Target
+from stripetwist.core.target import Target, parse_port
 from stripetwist.values import forward
 
 # Fields between colons; an IPv6 address stands in brackets.
@@ -65,10 +65,11 @@ def _sides(near: list[str], far: list[str]) -> UdpPort:
 
 
 def _place(host: str, port: str) -> Target:
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    number = parse_port(port)
+    if not number:
         raise ValueError("a port is a number from 1 to 65535")
     try:
-        return Target.of(host.strip("[]"), int(port))
+        return Target.of(host.strip("[]"), number)
     except OpenRefused as error:
         raise ValueError(error.sentence) from None
 

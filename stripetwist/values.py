@@ -16,7 +16,7 @@ from stripetwist.core.errors import OpenRefused
 from stripetwist.core.link import Link
 from stripetwist.core.policy import parse_rule
 from stripetwist.core.pool import Selector
-from stripetwist.core.target import Target, parse_host
+from stripetwist.core.target import Target, parse_host, parse_port
 from stripetwist.sources import nearest, show
 
 # Instead of a link: run the server side in the client's process.
@@ -275,15 +275,16 @@ def server(text: str) -> Server:
 
 def advertised(text: str) -> Advertised:
     """A host, perhaps with a port."""
-    host, colon, port = text.rpartition(":")
+    host, colon, digits = text.rpartition(":")
+    port = parse_port(digits)
     if not colon or text.endswith("]") or _is_address(text):
-        host, port = text, ""
-    elif not _COUNT.match(port) or not 0 < int(port) < 65536:
+        host, port = text, 0
+    elif not port:
         raise ValueError("a port is a number from 1 to 65535")
     try:
         if host.startswith("[") and host.endswith("]"):
             host = str(IPv6Address(host[1:-1]))
-        return Advertised(str(parse_host(host)), int(port) if port else None)
+        return Advertised(str(parse_host(host)), port or None)
     except (OpenRefused, ValueError):
         raise ValueError("write HOST or HOST:PORT, an IPv6 address in brackets") from None
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
 from stripetwist.core.errors import OpenRefused
-from stripetwist.core.target import parse_host
+from stripetwist.core.target import in_brackets, parse_host
 from stripetwist.core.zones import plain
 
 LOOPBACK_HOST = "127.0.0.1"
@@ -84,7 +84,7 @@ class Address:
     def __str__(self) -> str:
         if self.raw:
             return self.raw
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{in_brackets(self.host)}:{self.port}"
 
 
 def is_loopback(host: str) -> bool:

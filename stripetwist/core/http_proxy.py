@@ -10,14 +10,13 @@ from stripetwist.core.errors import Code, OpenRefused, printable
 from stripetwist.core.http_answer import Answer
 from stripetwist.core.http_body import Body
 from stripetwist.core.socks5 import MAX_HELD, Connect, Event, Login, NotSocks, Refuse
-from stripetwist.core.target import Target
+from stripetwist.core.target import Target, parse_port
 
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 _REQUEST = re.compile(rb"([A-Z][A-Z-]*) ([!-~]+) (HTTP/[0-9](?:\.[0-9])?)\Z")
 _VERSIONS = (b"HTTP/1.0", b"HTTP/1.1")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ \t]*\Z")
-_PORT = re.compile(r"[0-9]{1,5}\Z")
 _URL = re.compile(rb"http://([^/?#]+)([^#]*)", re.IGNORECASE)
 _WEB = 80
 
@@ -233,15 +232,14 @@ def _target(authority: bytes, port: int | None) -> Target:
     host, colon, digits = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, digits = text, ""
-    if not digits and port is not None:
-        digits = str(port)
-    if not _PORT.match(digits) or not 0 < int(digits) < 65536:
+    number = port if not digits and port is not None else parse_port(digits)
+    if not number:
         raise _BadRequest(_BAD_PORT)
     is_bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if is_bracketed else host
     if is_bracketed != (":" in host):
         raise _BadRequest(_MALFORMED)
-    return Target.of(host, int(digits))
+    return Target.of(host, number)
 
 
 def _body(fields: Sequence[tuple[bytes, bytes]], version: bytes) -> Body:

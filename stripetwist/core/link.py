@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from stripetwist.core.errors import OpenRefused
-from stripetwist.core.target import Host, parse_host
+from stripetwist.core.target import Host, in_brackets, parse_host, parse_port
 
 SECRET_SIZE = 32
 PIN_SIZE = 32
@@ -19,7 +19,6 @@ _TLS_SCHEME = "stripetwist"
 _PLAIN_SCHEME = "stripetwist+plain"
 _KEY_ID = re.compile(r"[a-z0-9-]{1,32}\Z")
 _BASE64URL_32 = re.compile(r"[A-Za-z0-9_-]{43}\Z")
-_PORT = re.compile(r"[0-9]{1,5}\Z")
 
 # No sentence quotes the link: whatever part is wrong might be, or contain, the secret.
 _CUT = "the link is cut or mangled: {}; copy the whole line again from the server"
@@ -102,8 +101,7 @@ class Link:
     @property
     def address(self) -> str:
         """C{HOST:PORT}, the part of a link that may be shown."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"{in_brackets(self.host)}:{self.port}"
 
     def format(self) -> str:
         """The line of text: to be kept like a password."""
@@ -154,10 +152,11 @@ def _parse_key(text: str) -> tuple[str, bytes]:
 
 def _parse_address(text: str) -> tuple[str, int]:
     """C{HOST:PORT}: the part that users edit, hence the plainest words."""
-    host, colon, port = text.rpartition(":")
+    host, colon, digits = text.rpartition(":")
     if not colon or text.endswith("]"):
         raise ValueError("the link has no port; write the server's address as HOST:PORT")
-    if not _PORT.match(port) or not 0 < int(port) < 65536:
+    port = parse_port(digits)
+    if not port:
         raise ValueError("the link's port is none; write a number from 1 to 65535 after the colon")
     if host == UNKNOWN_HOST:
         raise ValueError(_HOST_UNKNOWN)
@@ -169,7 +168,7 @@ def _parse_address(text: str) -> tuple[str, int]:
             "the link's host is neither a name nor an address; "
             "write what you reach the server by between @ and the port"
         )
-    return str(parsed), int(port)
+    return str(parsed), port
 
 
 def _host(text: str) -> Host | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from stripetwist.core.errors import OpenRefused, printable
-from stripetwist.core.target import Kind, parse_host
+from stripetwist.core.target import Kind, in_brackets, parse_host, parse_port
 from stripetwist.core.zones import (
     MAPPED,
     Address,
@@ -120,9 +120,9 @@ def parse_rule(text: str) -> Rule:
     what, port_text = _split_port(item)
     port = None
     if port_text is not None:
-        if not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text[:6]) < 65536):
+        port = parse_port(port_text)
+        if not port:
             raise _bad_item(text, f"has no port from 1 to 65535; {_HELP}")
-        port = int(port_text)
     if what in _WORDS:
         return Rule(text, word=what, port=port, kind=kind)
     network = _parse_network(what, text)
@@ -306,7 +306,7 @@ class Policy:
         has_internet = any(rule.word == "internet" for rule in self.allow)
         if port == PORT_OF_MAIL and zone is Zone.INTERNET and has_internet:
             return f"port {port} sends mail; {self._hint} internet:{port}"
-        shown = f"[{item}]" if ":" in item else printable(item, 80)
+        shown = in_brackets(printable(item, 80))
         return f"{kind.name} port {port} is not listed; {self._hint} {shown}:{port}"
 
 

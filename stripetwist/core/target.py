@@ -12,6 +12,7 @@ Host = str | IPv4Address | IPv6Address
 FORM_IPV4, FORM_NAME, FORM_IPV6 = 1, 3, 4
 MAX_NAME = 253
 
+_PORT = re.compile(r"[0-9]{1,5}\Z")
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
 # getaddrinfo takes such a last label for a number, and with it the name for an address.
 _NUMERIC_LABEL = re.compile(r"([0-9]+|0[xX][0-9a-fA-F]*)\Z")
@@ -63,6 +64,17 @@ def parse_host(text: str) -> Host:
     return name.lower()
 
 
+def parse_port(text: str) -> int:
+    """A port as a user or a peer wrote it, 1 to 65535; 0 if it is none."""
+    port = int(text) if _PORT.match(text) else 0
+    return port if port < 65536 else 0
+
+
+def in_brackets(host: str) -> str:
+    """A host as it stands before a port: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """
@@ -87,9 +99,7 @@ class Target:
         return cls(parse_host(host), port)
 
     def __str__(self) -> str:
-        if isinstance(self.host, IPv6Address):
-            return f"[{self.host}]:{self.port}"
-        return f"{self.host}:{self.port}"
+        return f"{in_brackets(str(self.host))}:{self.port}"
 
     def encode(self) -> bytes:
         """The SOCKS5 form (RFC 1928, section 5): type, address, port."""

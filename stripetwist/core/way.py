@@ -9,9 +9,8 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from stripetwist.core.errors import OpenRefused
-from stripetwist.core.target import parse_host
+from stripetwist.core.target import in_brackets, parse_host, parse_port
 
-_PORT = re.compile(r"[0-9]{1,5}\Z")
 # What the kernel takes for a network card's name.
 _CARD = re.compile(r"[!-.0-~]{1,15}\Z")
 _COUNT = re.compile(r"[1-9][0-9]?\Z")
@@ -104,9 +103,8 @@ class Way:
         """As it is written, but without user and password."""
         place = "direct"
         if self.host:
-            host = f"[{self.host}]" if ":" in self.host else self.host
             port = f":{self.port}" if self.port != _PORTS[self.via] else ""
-            place = f"{self.via.value}://{host}{port}"
+            place = f"{self.via.value}://{in_brackets(self.host)}{port}"
         role = "" if self.role is PathRole.PRIMARY else self.role.value
         rate = f"{self.rate * 8 / 1e6:.12g}M" if self.rate else ""
         settings = (
@@ -149,17 +147,18 @@ def _credentials(text: str) -> tuple[bytes, bytes]:
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
+    host, colon, digits = text.rpartition(":")
+    port = parse_port(digits)
     if not colon or text.endswith("]"):
-        host, port = text, "0"
-    elif not _PORT.match(port) or not 0 < int(port) < 65536:
+        host, port = text, 0
+    elif not port:
         raise ValueError("a port is a number from 1 to 65535")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
         raise ValueError("write an IPv6 address in brackets")
     try:
-        return str(parse_host(host)), int(port)
+        return str(parse_host(host)), port
     except OpenRefused:
         raise ValueError(f'"{host}" is no host name and no address') from None
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.errors import Code, OpenRefused
-from stripetwist.core.target import Host, OpenRequest, Target, parse_host
+from stripetwist.core.target import Host, OpenRequest, Target, in_brackets, parse_host, parse_port
 
 LABEL = st.from_regex(r"[a-z0-9_-]{1,20}", fullmatch=True)
 # a last label with a letter that no number has
@@ -18,6 +18,22 @@ NAME = st.builds(
 )
 HOST: st.SearchStrategy[Host] = st.one_of(NAME, st.ip_addresses())
 PORT = st.integers(1, 65535)
+
+
+class PortTests(SynchronousTestCase):
+    """Ports as text."""
+
+    def test_numbers(self) -> None:
+        """From 1 to 65535, in ASCII digits and nothing else."""
+        for text, port in (("1", 1), ("00080", 80), ("65535", 65535)):
+            self.assertEqual(parse_port(text), port)
+        for text in ("", "0", "65536", "000080", "-1", "+1", "1_0", " 1", "1\n", "0x1", "\u0661"):
+            self.assertEqual(parse_port(text), 0, repr(text))
+
+    def test_brackets(self) -> None:
+        """Round what has colons of its own."""
+        found = [in_brackets(host) for host in ("a.example", "192.0.2.1", "::1")]
+        self.assertEqual(found, ["a.example", "192.0.2.1", "[::1]"])
 
 
 class HostTests(SynchronousTestCase):
