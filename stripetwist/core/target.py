@@ -12,6 +12,9 @@ Host = str | IPv4Address | IPv6Address
 FORM_IPV4, FORM_NAME, FORM_IPV6 = 1, 3, 4
 MAX_NAME = 253
 
+# What stands between a target and why it is refused.
+IS_REFUSED = " is refused: "
+
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
 # getaddrinfo takes such a last label for a number, and with it the name for an address.
@@ -146,6 +149,13 @@ class Target:
         return cls(host, port), end
 
 
+def shown(target: Target) -> str:
+    """A target, short enough that the reason after it is read."""
+    if isinstance(target.host, str):
+        return f"{printable(target.host, 80)}:{target.port}"
+    return str(target)
+
+
 # The target of an association whose datagrams each name their own.
 ANYWHERE = Target(IPv4Address(0), 0)
 
@@ -172,3 +182,7 @@ class OpenRequest:
     bind: Target | None = None
     copies: int = 1
     at_once: bool = False
+
+    def refused(self, code: Code, why: str) -> OpenRefused:
+        """A refusal of it, which names its target."""
+        return OpenRefused(code, f"{shown(self.target)}{IS_REFUSED}{why}")

@@ -11,10 +11,10 @@ from stripetwist.core.events import DatagramArrived
 from stripetwist.core.session import Session
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.net.association import Association, Receiver
-from stripetwist.net.race import shown
 from stripetwist.net.tally import Tally
 
 _READ = 64 * 1024
+_NO_ROOM = "this key has its share of the UDP associations there; end some, or try again"
 
 
 class SessionAssociation:
@@ -95,7 +95,7 @@ class SessionAssociations:
     def associate(self, request: OpenRequest) -> Deferred[Association]:
         """Have the peer make one; see L{Associator.associate}."""
         if request.key_id and not self._ours.has_room(request.key_id, self._most):
-            return fail(OpenRefused(Code.OVERLOAD, self._no_room(request)))
+            return fail(request.refused(Code.OVERLOAD, _NO_ROOM))
         try:
             stream_id = self._session.open(request)
         except OpenRefused as refused:
@@ -107,10 +107,6 @@ class SessionAssociations:
         self._ours.add(stream_id, request.key_id)
         self._turn()
         return opening
-
-    def _no_room(self, request: OpenRequest) -> str:
-        why = "this key has its share of the UDP associations there; end some, or try again"
-        return f"{shown(request.target)} is refused: {why}"
 
     def _cancel(self, stream_id: int) -> None:
         self._opening.pop(stream_id, None)

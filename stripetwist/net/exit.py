@@ -8,11 +8,11 @@ from twisted.internet.interfaces import IReactorTCP, IReactorTime, ITransport
 
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
-from stripetwist.core.target import Kind, OpenRequest
+from stripetwist.core.target import IS_REFUSED, Kind, OpenRequest, shown
 from stripetwist.core.zones import Address, plain
 from stripetwist.net.association import Association
 from stripetwist.net.guard import Guard
-from stripetwist.net.race import Race, interleaved, shown
+from stripetwist.net.race import Race, interleaved
 from stripetwist.net.udp_exit import UdpExit
 
 
@@ -88,7 +88,7 @@ class DirectExit:
             return []
         why = self.guard.refusal_of_bind(request)
         if why is not None:
-            raise _refused(shown(request.target), why)
+            raise request.refused(Code.NOT_ALLOWED, why)
         host = request.bind.host
         if isinstance(host, str):
             return await self._resolver.resolve(host, request.key_id)
@@ -96,14 +96,12 @@ class DirectExit:
 
     def _turned_away(self, request: OpenRequest) -> OpenRefused | None:
         """What speaks against even beginning; each key has a share of its own."""
-        where = shown(request.target)
         if request.kind is not Kind.TCP:
-            why = "this exit opens TCP connections only"
-            return OpenRefused(Code.BAD_KIND, f"{where} is refused: {why}")
+            return request.refused(Code.BAD_KIND, "this exit opens TCP connections only")
         others = self._opening_by_key[request.key_id]
         if others >= self._limits.max_opening:
             why = f"{others} others are being dialed there already; try again"
-            return OpenRefused(Code.OVERLOAD, f"{where} is refused: {why}")
+            return request.refused(Code.OVERLOAD, why)
         return None
 
     async def _open(self, request: OpenRequest) -> ITransport:
@@ -135,23 +133,20 @@ class DirectExit:
 
     async def _allowed_addresses(self, request: OpenRequest) -> list[Address]:
         """The addresses of the target, less those that may not be dialed."""
-        host, where = request.target.host, shown(request.target)
+        host = request.target.host
         if not isinstance(host, str):
             why = self.guard.refusal_of_address(plain(host), request)
             if why is not None:
-                raise _refused(where, why)
+                raise request.refused(Code.NOT_ALLOWED, why)
             return [plain(host)]
         why = self.guard.refusal_of_name(host, request)
         if why is not None:
-            raise _refused(where, why)
+            raise request.refused(Code.NOT_ALLOWED, why)
         addresses = await self._resolver.resolve(host, request.key_id)
         answers = {each: self.guard.refusal_of_address(each, request) for each in addresses}
         allowed = [each for each, why in answers.items() if why is None]
         if not allowed:
             address, why = next(iter(answers.items()))
-            raise _refused(f"{where} ({address})", f"{why}")
+            where = f"{shown(request.target)} ({address})"
+            raise OpenRefused(Code.NOT_ALLOWED, f"{where}{IS_REFUSED}{why}")
         return allowed
-
-
-def _refused(where: str, why: str) -> OpenRefused:
-    return OpenRefused(Code.NOT_ALLOWED, f"{where} is refused: {why}")

@@ -11,10 +11,9 @@ from twisted.python.failure import Failure
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.pool import Roster, Selector, Worker
-from stripetwist.core.target import OpenRequest
+from stripetwist.core.target import OpenRequest, shown
 from stripetwist.net.association import Association
 from stripetwist.net.opener import Opener
-from stripetwist.net.race import shown
 from stripetwist.net.roaming import RoamingAssociation
 
 # A target that nobody reaches is not for every one of hundreds to dial.
@@ -204,18 +203,17 @@ class Pool:
     def _nobody(self, request: OpenRequest) -> OpenRefused:
         """Why nobody was asked."""
         fitting = [one for one in self.roster.living() if self._selector.fits(one)]
-        where = f"{shown(request.target)} is refused: "
         able = [one for one in fitting if one.is_able]
         if request.key_id and any(one.has_room_for("") for one in able):
             why = f"this key has its share of the streams that exit {self._selector} takes"
-            return OpenRefused(Code.OVERLOAD, f"{where}{why}; end some, or try again")
+            return request.refused(Code.OVERLOAD, f"{why}; end some, or try again")
         if able:
             why = f"the agents of exit {self._selector} have as many streams as they take"
-            return OpenRefused(Code.OVERLOAD, f"{where}{why}; try again")
+            return request.refused(Code.OVERLOAD, f"{why}; try again")
         if fitting:
             states = " or ".join(sorted({one.state for one in fitting}))
             why = f"exit {self._selector} has only agents that are {states} now"
             advice = "wait for one, or ask for another exit"
-            return OpenRefused(Code.NO_WORKER, f"{where}{why}; {advice}")
+            return request.refused(Code.NO_WORKER, f"{why}; {advice}")
         why = f"no agent is there for exit {self._selector}"
-        return OpenRefused(Code.NO_WORKER, f"{where}{why}; start stripe-agent, or wait for it")
+        return request.refused(Code.NO_WORKER, f"{why}; start stripe-agent, or wait for it")

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused, printable
-from stripetwist.core.target import Target
+from stripetwist.core.target import Target, shown
 from stripetwist.core.zones import Address
 from stripetwist.net.relay import Parked
 
@@ -84,13 +84,6 @@ def interleaved(addresses: Sequence[Address]) -> list[Address]:
     second = [each for each in addresses if each.version != addresses[0].version]
     turns = zip_longest(first, second)
     return [each for turn in turns for each in turn if each is not None]
-
-
-def shown(target: Target) -> str:
-    """A target, short enough that the reason after it is read."""
-    if isinstance(target.host, str):
-        return f"{printable(target.host, 80)}:{target.port}"
-    return str(target)
 
 
 class _Attempt(ClientFactory):

@@ -15,7 +15,6 @@ from stripetwist.net.association import Association
 from stripetwist.net.keyfile import Key
 from stripetwist.net.opener import Opener
 from stripetwist.net.pool import Pool
-from stripetwist.net.race import shown
 
 T = TypeVar("T")
 
@@ -74,27 +73,27 @@ class Router:
         try:
             selector = Selector.parse(request.exit or SERVER)
         except ValueError as error:
-            raise _refused(request, Code.NO_WORKER, str(error)) from None
+            raise request.refused(Code.NO_WORKER, str(error)) from None
         owner = owner_of(request.target.host)
         if owner and owner != SERVER:
             # It is that machine and no other, whoever else the exit asked for might be.
             if not self._may_be(owner, selector):
                 why = f"it is the machine of the agent {owner}, not of exit {selector}"
-                raise _refused(request, Code.NO_WORKER, why)
+                raise request.refused(Code.NO_WORKER, why)
             selector = Selector(owner)
         may_ask = self._rights_of(request.key_id)
         if may_ask is None:
             why = "this key was revoked or has expired"
-            raise _refused(request, Code.NOT_ALLOWED, why)
+            raise request.refused(Code.NOT_ALLOWED, why)
         if not may_ask(selector.text):
             why = f"this key may not use the exit {selector}; list it in the key's exits there"
-            raise _refused(request, Code.NOT_ALLOWED, why)
+            raise request.refused(Code.NOT_ALLOWED, why)
         if selector.is_server:
             return self._direct
         fallback = None if request.key_id or owner else self.fallback
         if fallback is None and not any(map(selector.fits, self._roster.living())):
             why = f"no agent is there for exit {selector}{self._others(may_ask)}"
-            raise _refused(request, Code.NO_WORKER, why)
+            raise request.refused(Code.NO_WORKER, why)
         return Pool(self._roster, selector, fallback, self._clock, self._limits)
 
     def _may_be(self, owner: str, selector: Selector) -> bool:
@@ -116,7 +115,3 @@ class Router:
             return ""
         more = ", ..." if len(names) > _MOST_NAMES else ""
         return f"; there is {', '.join(names[:_MOST_NAMES])}{more}"
-
-
-def _refused(request: OpenRequest, code: Code, why: str) -> OpenRefused:
-    return OpenRefused(code, f"{shown(request.target)} is refused: {why}")

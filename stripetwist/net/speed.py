@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from stripetwist.core.config import KIB
-from stripetwist.core.errors import Code, OpenRefused
+from stripetwist.core.errors import Code
 from stripetwist.core.target import Kind, OpenRequest, Target
 from stripetwist.net.association import Association
 from stripetwist.net.guard import Guard
@@ -200,7 +200,7 @@ class SpeedOpener:
             return self._opener.open(request)
         refusal = self._refusal(request)
         if refusal is not None:
-            return fail(OpenRefused(refusal[0], f"{target} is refused: {refusal[1]}"))
+            return fail(request.refused(*refusal))
         self._of_key[request.key_id] += 1
         ended = partial(self._ended, request.key_id)
         return succeed(SpeedTransport(self._clock, target == SOURCE, ended))

@@ -16,10 +16,9 @@ from twisted.python.failure import Failure
 
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused, printable
-from stripetwist.core.target import ANYWHERE, OpenRequest, Target
+from stripetwist.core.target import ANYWHERE, IS_REFUSED, OpenRequest, Target
 from stripetwist.core.zones import Address, plain
 from stripetwist.net.association import Receiver
-from stripetwist.net.race import shown
 from stripetwist.net.udp_port import MAX_PAYLOAD
 
 Allowed = Callable[[OpenRequest], Awaitable[list[Address]]]
@@ -126,8 +125,7 @@ class ExitAssociation:
                     continue
                 self._aim_at(addresses[number:])
                 return
-        where = shown(self._request.target)
-        raise OpenRefused(Code.GENERAL, f"{where} is refused: {why}")
+        raise self._request.refused(Code.GENERAL, why)
 
     def _aim_at(self, addresses: list[Address]) -> None:
         """Send to these from now on: to the first that there is a way to."""
@@ -236,7 +234,7 @@ class ExitAssociation:
         """Each reason once; the target, and what would allow it, are for debugging only."""
         who = self._request.key_id or "local"
         self._owner.log.debug("{who}: {sentence}", who=who, sentence=sentence)
-        reason = sentence.partition(" is refused: ")[2].partition(";")[0]
+        reason = sentence.partition(IS_REFUSED)[2].partition(";")[0]
         if reason not in self._told and len(self._told) < MOST_TOLD:
             self._told.add(reason)
             self._owner.log.info(

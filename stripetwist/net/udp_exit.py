@@ -9,11 +9,10 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from stripetwist.core.config import Limits
-from stripetwist.core.errors import Code, OpenRefused
+from stripetwist.core.errors import Code
 from stripetwist.core.target import ANYWHERE, OpenRequest, Target
 from stripetwist.core.zones import Address
 from stripetwist.net.association import Association
-from stripetwist.net.race import shown
 from stripetwist.net.udp_association import Allowed, ExitAssociation
 from stripetwist.net.udp_port import Bind, bind_udp
 from stripetwist.net.udp_waiting import Waiting
@@ -76,6 +75,7 @@ class UdpExit:
                 addresses = await self.allowed(request)
                 await self._take_over(request)
                 association.fix(addresses, binds)
+        # Whatever it is, a wait that was cancelled or forgotten too: its place is free again.
         except BaseException:
             association.close()
             raise
@@ -94,13 +94,13 @@ class UdpExit:
             await older.end()
 
     def _turn_away(self, request: OpenRequest) -> None:
-        others, where = self._of_key[request.key_id], shown(request.target)
+        others = self._of_key[request.key_id]
         if others >= self.limits.max_associations:
             why = f"{others} UDP associations of this {self.asker} are there already; end one"
-            raise OpenRefused(Code.OVERLOAD, f"{where} is refused: {why}")
+            raise request.refused(Code.OVERLOAD, why)
         if request.bind is not None and request.target == ANYWHERE:
             why = "a far end that is bound to a place needs one target"
-            raise OpenRefused(Code.GENERAL, f"{where} is refused: {why}")
+            raise request.refused(Code.GENERAL, why)
 
     def bind(self, protocol: DatagramProtocol, host: str, port: int) -> Any:
         """A socket for an association."""
