@@ -131,6 +131,16 @@ class DirectExit:
         if not self._opening_by_key[request.key_id]:
             del self._opening_by_key[request.key_id]
 
+    def counters(self) -> dict[str, object]:
+        """For a snapshot."""
+        return {
+            "opening": self.opening,
+            "reached": self.opened,
+            "denied": self.denied,
+            "failed": self.failed,
+            **self.udp.snapshot(),
+        }
+
     async def _allowed_addresses(self, request: OpenRequest) -> list[Address]:
         """The addresses of the target, less those that may not be dialed."""
         host = request.target.host

@@ -184,20 +184,13 @@ class Outpost(MultiService):
 
     def snapshot(self) -> dict[str, object]:
         """For the instance's."""
-        way_out = self.exit
         return {
             "sessions": [one for dialer in self.dialers for one in dialer.snapshot()],
             "paths": [path.snapshot() for dialer in self.dialers for path in dialer.paths],
             "name": self._agent.name,
             "servers": [_seen(dialer) for dialer in self.dialers],
             "last_error": self._last_error(),
-            "counters": {
-                "opening": way_out.opening,
-                "reached": way_out.opened,
-                "denied": way_out.denied,
-                "failed": way_out.failed,
-                **way_out.udp.snapshot(),
-            },
+            "counters": self.exit.counters(),
         }
 
     def stopService(self) -> Deferred[Any]:

@@ -193,18 +193,14 @@ class Server(MultiService):
 
     def snapshot(self) -> dict[str, object]:
         """For the instance's."""
-        way_out, acceptor, now = self.exit, self.acceptor, self._ground.clock.seconds()
+        acceptor, now = self.acceptor, self._ground.clock.seconds()
         agents = acceptor.registry
         return {
             "sessions": acceptor.snapshot(),
             "agents": agents.snapshot(lambda one: self._roster.is_out(one, now)),
             "counters": {
                 "turned_away": acceptor.turned_away,
-                "opening": way_out.opening,
-                "reached": way_out.opened,
-                "denied": way_out.denied,
-                "failed": way_out.failed,
-                **way_out.udp.snapshot(),
+                **self.exit.counters(),
                 **self.fronts.counters(),
                 "agents_registered": agents.registered,
                 "agents_replaced": agents.replaced,
