@@ -28,6 +28,7 @@ from zope.interface import implementer
 from stripetwist.core.errors import StripetwistError, printable
 from stripetwist.net.asking import COMMAND, MAX_LINE, ControlError, Request, answers
 from stripetwist.net.files import StartupError, shown
+from stripetwist.net.guests import Guests
 
 MAX_CONNECTIONS = 16
 # For a request to arrive, and for a reply to be taken.
@@ -61,6 +62,7 @@ class ControlProtocol(Protocol):
         """A request is due from now on."""
         # A Unix transport has more than its interface says.
         self._wire = cast(Any, self.transport)
+        self._owner.guests.came(self)
         self._wire.registerProducer(self, True)
         self._arm()
 
@@ -154,11 +156,11 @@ class ControlProtocol(Protocol):
         """Stop what nobody waits for."""
         self._lost = True
         self._disarm()
-        self._owner.gone(self)
+        self._owner.guests.went(self)
         if self._pending is not None:
             self._pending.cancel()
 
-    def close(self) -> None:
+    def abort(self) -> None:
         """End the connection now."""
         self._wire.abortConnection()
 
@@ -169,6 +171,9 @@ class ControlFactory(Factory):
 
     A command gets the whole request and gives what the reply's C{result} is to be, or a
     Deferred of it; it refuses by raising L{ControlError}.
+
+    @ivar clock: of the time that a request and a reply have.
+    @ivar guests: the connections.
     """
 
     noisy = False
@@ -176,24 +181,11 @@ class ControlFactory(Factory):
     def __init__(self, commands: Mapping[str, Command], clock: IReactorTime) -> None:
         self._commands = commands
         self.clock = clock
-        self._open: set[ControlProtocol] = set()
+        self.guests = Guests(MAX_CONNECTIONS)
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol | None:
         """The next connection, unless there are too many."""
-        if len(self._open) >= MAX_CONNECTIONS:
-            return None
-        protocol = ControlProtocol(self)
-        self._open.add(protocol)
-        return protocol
-
-    def gone(self, protocol: ControlProtocol) -> None:
-        """A connection has ended."""
-        self._open.discard(protocol)
-
-    def close(self) -> None:
-        """End every connection."""
-        for protocol in list(self._open):
-            protocol.close()
+        return ControlProtocol(self) if self.guests.may_come(addr) else None
 
     def perform(self, line: bytes) -> Deferred[dict[str, object]]:
         """
@@ -300,7 +292,7 @@ class ControlService(Service):
     def stopService(self) -> Deferred[object]:
         """Stop listening, remove the socket and end every connection."""
         super().stopService()
-        self._factory.close()
+        self._factory.guests.close_all()
         port, self._port = self._port, None
         if port is None or not _is_there(self._path):
             return succeed(None)

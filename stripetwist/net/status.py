@@ -18,6 +18,7 @@ from twisted.web.http import HTTPChannel, Request
 
 from stripetwist.core.address import Address
 from stripetwist.core.config import KIB
+from stripetwist.net.guests import Guests
 from stripetwist.net.listening import listen
 from stripetwist.net.users import Users
 
@@ -73,6 +74,7 @@ class _Channel(HTTPChannel):
         super().connectionMade()
         # A TCP transport has more than its interface says.
         self._wire = cast(Any, self.transport)
+        self.owner.guests.came(self)
         self._deadline = self.owner.clock.callLater(PATIENCE, self.abort)
 
     def dataReceived(self, data: bytes) -> None:
@@ -94,7 +96,7 @@ class _Channel(HTTPChannel):
         """Nobody waits for an answer any more."""
         if self._deadline.active():
             self._deadline.cancel()
-        self.owner.gone(self)
+        self.owner.guests.went(self)
         super().connectionLost(reason)
 
     def abort(self) -> None:
@@ -110,6 +112,7 @@ class StatusFactory(Factory[_Channel]):
     page from elsewhere cannot have a browser read it.
 
     @ivar clock: of the time that a connection has.
+    @ivar guests: the connections.
     """
 
     noisy = False
@@ -130,7 +133,7 @@ class StatusFactory(Factory[_Channel]):
         self._snapshot = snapshot
         self._complaint = complaint
         self._users = users
-        self._open: set[_Channel] = set()
+        self.guests = Guests(MAX_CONNECTIONS)
         self._pages: Mapping[bytes, Callable[[], Page]] = {
             b"/status.json": self._status,
             b"/healthz": self._health,
@@ -138,20 +141,7 @@ class StatusFactory(Factory[_Channel]):
 
     def buildProtocol(self, addr: IAddress | None) -> _Channel | None:
         """The next connection, unless there are too many."""
-        if len(self._open) >= MAX_CONNECTIONS:
-            return None
-        channel = _Channel(self)
-        self._open.add(channel)
-        return channel
-
-    def gone(self, channel: _Channel) -> None:
-        """A connection has ended."""
-        self._open.discard(channel)
-
-    def close(self) -> None:
-        """End every connection."""
-        for channel in list(self._open):
-            channel.abort()
+        return _Channel(self) if self.guests.may_come(addr) else None
 
     # ---- requests
 
@@ -238,5 +228,5 @@ class StatusPort(Service):
     def stopService(self) -> Deferred[object]:
         """Stop listening and end every connection."""
         super().stopService()
-        self._factory.close()
+        self._factory.guests.close_all()
         return maybeDeferred(self.port.stopListening)

@@ -89,7 +89,7 @@ class StatusTestCase(SynchronousTestCase):
 
     def tearDown(self) -> None:
         """No timer is left."""
-        self.factory.close()
+        self.factory.guests.close_all()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
@@ -231,7 +231,7 @@ class BoundTests(StatusTestCase):
         self.assertIsNone(self.factory.buildProtocol(None))
         wires[0].loseConnection()
         wires.append(self.dial())
-        self.factory.close()
+        self.factory.guests.close_all()
         self.assertFalse(any(wire.connected for wire in wires))
 
     def test_one_request(self) -> None:
