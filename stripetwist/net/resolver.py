@@ -147,8 +147,6 @@ class Resolver:
     is left for the next (dynamic thresholds, Choudhury and Hahne 1998).  An answer is kept
     for C{KEPT_FOR} seconds, a failure never.
 
-    @ivar asked: calls of C{resolve}.
-    @ivar looked_up: lookups that were given to a thread.
     @ivar failed: lookups that came back without an address.
     @ivar timed_out: waiters who heard nothing in time.
     @ivar busy: threads at work now, the hanging ones included.
@@ -183,7 +181,7 @@ class Resolver:
         self._hung: set[_Question] = set()
         self._kept: dict[str, tuple[float, list[Address]]] = {}
         self._starting = self._stopped = False
-        self.asked = self.looked_up = self.failed = self.timed_out = 0
+        self.failed = self.timed_out = 0
         self.busy = self.hanging = 0
 
     def resolve(self, name: str, asker: str = "") -> Deferred[list[Address]]:
@@ -193,7 +191,6 @@ class Resolver:
         @param asker: on whose behalf; others are not held up by this one.
         @return: fails with L{OpenRefused}; may be cancelled.
         """
-        self.asked += 1
         if is_loopback_name(name):
             return succeed(list(LOOPBACK))
         until, kept = self._kept.get(name, (0.0, []))
@@ -289,7 +286,6 @@ class Resolver:
     def _start(self, question: _Question) -> None:
         self.busy += 1
         self._busy_by[question.asker] += 1
-        self.looked_up += 1
         question.overdue = self._clock.callLater(self._timeout, self._now_hangs, question)
         done = partial(self._answered, question)
         try:
