@@ -7,6 +7,7 @@ from twisted.internet.interfaces import IListeningPort
 
 from stripetwist.client_settings import ClientSettings
 from stripetwist.core.address import Address
+from stripetwist.core.pool import Selector
 from stripetwist.core.target import Kind, OpenRequest
 from stripetwist.net.forward import ForwardFactory
 from stripetwist.net.fronts import Front, shown
@@ -20,7 +21,6 @@ from stripetwist.net.udp_forward import UdpForward
 from stripetwist.net.users import Threads, Users
 from stripetwist.server_settings import ServerSettings
 from stripetwist.settings import CommonSettings
-from stripetwist.values import Forward, ProxyPort
 
 
 def open_status(
@@ -99,7 +99,7 @@ class WaysIn:
                 self._guests,
                 self.users,
                 optimistic=optimistic,
-                exit=self._exit_of(port),
+                exit=self._exit_of(port.exit),
                 # A UDP relay that other machines can reach is one too many.
                 udp=UdpDoor(self._reactor, limits)
                 if port.listen.is_local and not port.listen.raw
@@ -107,7 +107,7 @@ class WaysIn:
             )
             listen(port.listen, front)
         for one in settings.forwards:
-            way_out = self._exit_of(one)
+            way_out = self._exit_of(one.exit)
             listen(
                 one.listen,
                 ForwardFactory(self._opener, one.target, clock, limits, self._guests, way_out),
@@ -122,7 +122,7 @@ class WaysIn:
         """
         settings = self._settings
         assert isinstance(settings, ClientSettings)
-        way_out = "" if settings.exit.is_server else str(settings.exit)
+        way_out = self._exit_of(None)
         for one in settings.udp:
             request = OpenRequest(
                 one.target, Kind.UDP, way_out, bind=one.bind, copies=settings.udp_copies
@@ -134,8 +134,9 @@ class WaysIn:
             )
             listen(one.listen, front)
 
-    def _exit_of(self, port: ProxyPort | Forward) -> str:
-        selector = port.exit or self._settings.exit
+    def _exit_of(self, own: Selector | None) -> str:
+        """Which exit is asked for at a port: its own, if it has one."""
+        selector = own or self._settings.exit
         # Asked for nothing in particular, a server is its own exit.
         return "" if selector.is_server else str(selector)
 
