@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from bench.flows import dial
 from bench.links import Lab, Line
-from support.ends import PROXY_PORT, SERVER_PORT, start_ends
+from bench.peers import PROXY_PORT, SERVER_PORT
+from support.ends import start_ends
 from support.places import within
 from support.waiting import wait_until
 

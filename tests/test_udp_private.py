@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from bench.links import Lab, Line
+from bench.peers import PROXY_PORT
 from bench.places import Place
 from support import names
-from support.ends import PROXY_PORT, start_ends
+from support.ends import start_ends
 from support.programs import program, run
 from support.waiting import wait_until
 

@@ -17,6 +17,7 @@ PROXY_PORT = 1080
 SERVER_PORT = 8443
 UDP_PORT = 7001
 NEAR_UDP_PORT = 7002
+COMMAND = [sys.executable, "-c", "from stripetwist.cli import main; main()"]
 _PATIENCE = 20.0
 
 Process = subprocess.Popen[str]
@@ -229,8 +230,7 @@ def _start_our_server(lab: Lab, folder: Path, *words: str) -> Process:
 
 def _ours(lab: Lab, folder: Path, role: str) -> list[str]:
     """The beginning of a command line."""
-    command = [sys.executable, "-c", "from stripetwist.cli import main; main()", role]
-    command += ["--congestion", lab.near.congestion, "--state", str(folder / role)]
+    command = [*COMMAND, role, "--congestion", lab.near.congestion, "--state", str(folder / role)]
     link = folder / "server" / "server" / f"{role}.link"
     return command if role == "server" else [*command, "--server", str(link)]
 

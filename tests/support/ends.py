@@ -1,15 +1,12 @@
 """A server and a client at the two ends of a lab, both as processes."""
 
-import sys
 from pathlib import Path
 
 from bench.links import Lab
+from bench.peers import COMMAND, PROXY_PORT, SERVER_PORT
 from bench.places import Place
 
 from support.waiting import wait_until
-
-SERVER_PORT, PROXY_PORT = 8443, 1080
-COMMAND = [sys.executable, "-c", "from stripetwist.cli import main; main()"]
 
 
 def start_ends(lab: Lab, folder: Path, *options: str) -> Path:
