@@ -3,9 +3,9 @@
 import json
 import socket
 import subprocess
-import time
 
 import socks
+from support.associate import Associate
 from support.datagrams import answered, udp_echo, udp_socket
 from support.ports import LOOPBACK, free_port, listening
 from support.programs import program
@@ -67,15 +67,19 @@ def test_associate_ends(workshop: Workshop) -> None:
     """The port is gone within a second of its connection."""
     server = workshop.server("--allow", "localhost")
     client = workshop.client(server)
-    with socket.create_connection((LOOPBACK, client.proxy), 20) as control:
-        control.sendall(b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6))
-        said = b""
-        while len(said) < 12:
-            said += control.recv(100)
-        port = int.from_bytes(said[10:12], "big")
-    assert said[:10] == b"\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01"
-    time.sleep(1)
-    udp_socket(port).close()
+    with Associate(client.proxy) as program:
+        port = program.relay[1]
+        assert not is_free(port)
+    wait_until(lambda: is_free(port), 1, "the port to be free")
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody has that UDP port."""
+    try:
+        udp_socket(port).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_iperf3(workshop: Workshop) -> None:
