@@ -6,9 +6,10 @@ from itertools import combinations
 from pathlib import Path
 
 from stripetwist.core.address import LOOPBACK_HOST, Address
+from stripetwist.core.agents import SERVER
 from stripetwist.core.config import Limits
 from stripetwist.core.link import Link
-from stripetwist.core.pool import SERVER, Selector
+from stripetwist.core.pool import Selector
 from stripetwist.core.way import Via, Way
 from stripetwist.net.files import StartupError
 from stripetwist.net.keystore import read_link

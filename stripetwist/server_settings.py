@@ -11,9 +11,10 @@ from stripetwist.client_settings import (
     proxy_open_to_others,
 )
 from stripetwist.core.address import Address
+from stripetwist.core.agents import ANY
 from stripetwist.core.config import Limits
 from stripetwist.core.policy import Policy
-from stripetwist.core.pool import ANY, Selector
+from stripetwist.core.pool import Selector
 from stripetwist.ports import Named, named_twice
 from stripetwist.settings import NUMBER, CommonSettings
 from stripetwist.sources import flag, option, same_option

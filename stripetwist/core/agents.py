@@ -8,7 +8,7 @@ from stripetwist.core.errors import Code
 from stripetwist.core.hello import Rejected
 
 # Words that stand for something else wherever an agent's name may stand.
-RESERVED_NAMES = ("any", "server")
+ANY, SERVER = RESERVED_NAMES = ("any", "server")
 MAX_NAME = 63
 MAX_LABELS = 16
 MAX_CAPACITY = 65_535

@@ -1,18 +1,13 @@
 """A pool of workers: who is meant, who is next, and who is counted out."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
+from stripetwist.core.agents import ANY, RESERVED_NAMES, SERVER, is_agent_name, is_label_word
 from stripetwist.core.config import Limits
 from stripetwist.core.target import OpenRequest
-
-ANY, SERVER = "any", "server"
-
-_NAME = re.compile(r"[a-z0-9-]{1,63}\Z")
-_LABEL = re.compile(r"([a-z0-9._-]{1,63})=([a-z0-9._-]{1,63})\Z")
 
 
 class Worker(Protocol):
@@ -73,7 +68,9 @@ class Selector:
 
         @raise ValueError: it is none of these; the words say what to write.
         """
-        if not (_NAME.match(text) or _LABEL.match(text)):
+        label, equals, value = text.partition("=")
+        is_label = equals and is_label_word(label) and is_label_word(value)
+        if not (is_label or is_agent_name(text) or text in RESERVED_NAMES):
             raise ValueError(
                 "an exit is any, server, an agent's name (a-z, 0-9 and -), or a LABEL=VALUE"
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from stripetwist.core.agents import is_agent_name
+from stripetwist.core.agents import SERVER, is_agent_name
 from stripetwist.core.errors import printable
 from stripetwist.core.link import decode32, encode32, is_key_id
 from stripetwist.core.target import Target
@@ -68,7 +68,7 @@ class Key:
     def allows_exit(self, name: str) -> bool:
         """Whether a client with this key may ask for that exit."""
         if self.exits is None:
-            return self.allow is None or name == "server"
+            return self.allow is None or name == SERVER
         return "*" in self.exits or name in self.exits
 
 

@@ -6,10 +6,10 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime, ITransport
 
-from stripetwist.core.agents import owner_of
+from stripetwist.core.agents import ANY, SERVER, owner_of
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
-from stripetwist.core.pool import ANY, SERVER, Roster, Selector
+from stripetwist.core.pool import Roster, Selector
 from stripetwist.core.target import OpenRequest
 from stripetwist.net.association import Association
 from stripetwist.net.keyfile import Key
