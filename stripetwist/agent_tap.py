@@ -50,7 +50,7 @@ def _make(settings: AgentSettings, reactor: Any) -> IService:
     outpost.witness.targets = settings.log_targets
     instance = Instance(reactor, ground, state, "agent", outpost.snapshot)
     for port in open_status(reactor, ground, settings, instance, outpost.complaint):
-        outpost.note_own(port)
+        outpost.exit.guard.note_own(port)
     outpost.setServiceParent(instance)
     instance.serve_control({})
     instance.watch_signals(outpost.leave, outpost.is_idle, lambda: ())

@@ -66,7 +66,7 @@ def _make(settings: ClientSettings, reactor: Any) -> IService:
 
     if own is not None:
         for port in (*watched, *client.ports):
-            own.note_own(port)
+            own.exit.guard.note_own(port)
         own.setServiceParent(instance)
     client.setServiceParent(instance)
     instance.serve_control({"reload": lambda _: ways_in.reload()})

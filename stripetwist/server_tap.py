@@ -78,7 +78,7 @@ def _make(settings: ServerSettings, reactor: Any) -> IService:
     ways_in.open(server.listen_locally)
     watched = open_status(reactor, ground, settings, instance, server.complaint)
     for port in watched:
-        server.note_own(port)
+        server.exit.guard.note_own(port)
 
     def reload() -> list[str]:
         server.look()

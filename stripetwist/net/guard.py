@@ -4,6 +4,9 @@ import errno
 import socket
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.interfaces import IListeningPort
 
 from stripetwist.core.policy import Policy
 from stripetwist.core.target import OpenRequest, Target
@@ -29,37 +32,39 @@ def is_local_address(address: Address) -> bool:
     return True
 
 
-def _nothing() -> Iterable[tuple[str, int]]:
-    return ()
-
-
 class Guard:
     """
     Says what may be dialed for whom: never ourselves, then as two policies allow.
 
     @ivar policy: the exit's own; may be replaced at any time.
+    @ivar own: address and port of each of our listeners, as C{getHost} has them; a wildcard
+        address (or an empty one) stands for every address of this machine.
     """
 
     def __init__(
         self,
         policy: Policy,
-        own: Callable[[], Iterable[tuple[str, int]]] = _nothing,
+        own: Iterable[tuple[str, int]] = (),
         key_policy: Callable[[str], Policy | None] | None = None,
         is_local: Callable[[Address], bool] = is_local_address,
         may_bind: Callable[[str, Target], bool] | None = None,
     ) -> None:
         """
-        @param own: address and port of each of our listeners, as C{getHost} has them;
-            a wildcard address (or an empty one) stands for every address of this machine.
         @param key_policy: by key id, what narrows the exit's policy for that key.
         @param may_bind: whether a key lets a UDP socket be bound there; C{None} where there are
             no keys, as at an agent.
         """
         self.policy = policy
-        self._own = own
+        self.own = list(own)
         self._key_policy = key_policy
         self._is_local = is_local
         self._may_bind = may_bind
+
+    def note_own(self, port: IListeningPort) -> None:
+        """A port of this process: never a target."""
+        host: Any = port.getHost()
+        if hasattr(host, "port"):
+            self.own.append((host.host, host.port))
 
     def refusal_of_name(self, name: str, request: OpenRequest) -> str | None:
         """Why a name is not looked up for that request, C{None} if it may be."""
@@ -96,7 +101,7 @@ class Guard:
         return [self.policy] if narrowing is None else [self.policy, narrowing]
 
     def _is_own(self, address: Address, port: int) -> bool:
-        for host, own_port in self._own():
+        for host, own_port in self.own:
             if own_port != port:
                 continue
             listener = plain(ip_address(host.partition("%")[0] or "0.0.0.0"))

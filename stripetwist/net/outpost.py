@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, ITransport
+from twisted.internet.interfaces import IDelayedCall, ITransport
 from twisted.logger import Logger
 
 from stripetwist.core.agents import Agent, is_agent_name, owner_of
@@ -105,8 +105,7 @@ class Outpost(MultiService):
         self._ways = ways
         self._clock = clock = ground.clock
         self._resolver = Resolver(clock, daemon_threads(reactor), timeout=ground.limits.dns_timeout)
-        self._own_addresses: list[tuple[str, int]] = []
-        guard = Guard(policy, lambda: self._own_addresses)
+        guard = Guard(policy)
         self.exit = DirectExit(reactor, clock, self._resolver, guard, ground.limits)
         # No keys come this far: of one server all have its name.
         self.exit.udp.asker = "server"
@@ -120,12 +119,6 @@ class Outpost(MultiService):
             dialer.on_session = partial(self._serve, dialer)
             dialer.on_change = partial(self._changed, dialer)
             dialer.setServiceParent(self)
-
-    def note_own(self, port: IListeningPort) -> None:
-        """A port of this process: never a target."""
-        host: Any = port.getHost()
-        if hasattr(host, "port"):
-            self._own_addresses.append((host.host, host.port))
 
     def _serve(self, dialer: Dialer, driver: SessionDriver) -> None:
         """A session has been opened: its server may ask for targets."""

@@ -67,13 +67,9 @@ class Server(MultiService):
         self._creator = creator
         self.certificates: CertificateFiles | None = None
         self._ports: list[IListeningPort] = []
-        self._own_addresses: list[tuple[str, int]] = []
         clock, limits = ground.clock, ground.limits
         self._resolver = Resolver(clock, daemon_threads(reactor), timeout=limits.dns_timeout)
-        # Never targets: where this process listens.
-        guard = Guard(
-            policy, lambda: self._own_addresses, self._policy_of_key, may_bind=self._may_bind
-        )
+        guard = Guard(policy, key_policy=self._policy_of_key, may_bind=self._may_bind)
         self.exit = DirectExit(reactor, clock, self._resolver, guard, limits)
         self.direct = SpeedOpener(self.exit, clock, guard)
         self._roster = roster = Roster(self._workers, limits)
@@ -96,7 +92,7 @@ class Server(MultiService):
             factory = TLSFactory(self._creator, self.acceptor, self._ground.clock)
         port = listen(self._reactor, address, factory, option)
         self._ports.append(port)
-        self.note_own(port)
+        self.exit.guard.note_own(port)
         return port
 
     def listen_locally(self, address: Address, front: Front) -> None:
@@ -105,13 +101,7 @@ class Server(MultiService):
 
         @raise StartupError: it is taken, or not for us.
         """
-        self.note_own(self.fronts.listen(address, front))
-
-    def note_own(self, port: IListeningPort) -> None:
-        """A port of this process: never a target."""
-        host: Any = port.getHost()
-        if hasattr(host, "port"):
-            self._own_addresses.append((host.host, host.port))
+        self.exit.guard.note_own(self.fronts.listen(address, front))
 
     def _workers(self) -> Iterable[Worker]:
         """The agents that live, in order of arrival."""

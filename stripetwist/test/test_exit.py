@@ -56,7 +56,7 @@ class ExitTestCase(SynchronousTestCase):
     def make(self, policy: Policy, limits: Limits | None = None) -> DirectExit:
         """An exit with that policy."""
         own = [("127.0.0.1", 1080), ("", 8443)]
-        guard = Guard(policy, lambda: own, is_local=lambda address: str(address) == OWN)
+        guard = Guard(policy, own, is_local=lambda address: str(address) == OWN)
         return DirectExit(self.network, self.clock, self.names, guard, limits or Limits())
 
     def open(self, host: str, port: int = 80, key_id: str = "") -> Deferred[ITransport]:

@@ -3,7 +3,10 @@
 import errno
 import socket
 from ipaddress import ip_address
+from types import SimpleNamespace
+from typing import Any
 
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.policy import Policy
@@ -30,7 +33,7 @@ class OwnTests(SynchronousTestCase):
 
     def guard(self, *own: tuple[str, int]) -> Guard:
         """One that allows everything, with those listeners."""
-        return Guard(Policy(["all", "64:ff9b::/96"]), lambda: own, is_local=is_ours)
+        return Guard(Policy(["all", "64:ff9b::/96"]), own, is_local=is_ours)
 
     def test_one_address(self) -> None:
         """A listener on loopback is reached there and nowhere else."""
@@ -68,15 +71,17 @@ class OwnTests(SynchronousTestCase):
 
     def test_scope_of_a_listener(self) -> None:
         """Is no part of its address."""
-        guard = Guard(Policy(["fe80::1"]), lambda: [("fe80::1%eth0", 22)])
+        guard = Guard(Policy(["fe80::1"]), [("fe80::1%eth0", 22)])
         self.assertIn("stripetwist itself", ask(guard, "fe80::1", 22) or "")
 
     def test_listeners_are_asked_for_each_time(self) -> None:
-        """Ports that opened since count."""
-        own: list[tuple[str, int]] = []
-        guard = Guard(Policy(["all"]), lambda: own, is_local=is_ours)
+        """Ports that opened since count; Unix sockets can be no targets."""
+        guard = self.guard()
         self.assertIsNone(ask(guard, "127.0.0.1", 1080))
-        own.append(("127.0.0.1", 1080))
+        for host in (UNIXAddress(b"/run/x"), IPv4Address("TCP", "127.0.0.1", 1080)):
+            port: Any = SimpleNamespace(getHost=lambda host=host: host)
+            guard.note_own(port)
+        self.assertEqual(guard.own, [("127.0.0.1", 1080)])
         self.assertIsNotNone(ask(guard, "127.0.0.1", 1080))
 
 

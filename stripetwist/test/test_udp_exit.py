@@ -71,7 +71,7 @@ class UdpExitTestCase(SynchronousTestCase):
         """An exit with that policy."""
         guard = Guard(
             policy,
-            lambda: [("", 8443)],
+            [("", 8443)],
             is_local=lambda address: False,
             may_bind=lambda key_id, place: (key_id, place) == ("joe", PLACE),
         )
