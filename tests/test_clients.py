@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -17,7 +16,7 @@ from support.programs import program, run, succeed
 from support.ssh import ssh, sshd
 from support.targets import AnswerAfterEnd, Echo
 from support.web import CONTENT, Web
-from support.workshop import LOGIN, Client, Pair, Workshop
+from support.workshop import BIN, LOGIN, Client, Pair, Workshop
 
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -197,7 +196,7 @@ def pin_of(cert: Path, folder: Path) -> str:
 
 def test_the_console_script_is_the_same(workshop: Workshop, echo: Echo, tmp_path: Path) -> None:
     """C{stripetwist server} and C{stripetwist client} do what the plugins do."""
-    assert shutil.which("stripetwist", path=str(Path(sys.executable).parent))
+    assert shutil.which("stripetwist", path=str(BIN))
     server = workshop.server("--allow", "localhost", style="console")
     client = workshop.client(server, style="console")
     proxy = ["-X", "5", "-x", f"{LOOPBACK}:{client.proxy}"]

@@ -6,6 +6,7 @@ from typing import Self
 
 from support.datagrams import udp_socket
 from support.ports import LOOPBACK
+from support.socks import read_exactly
 
 ASK = b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6)
 
@@ -20,11 +21,7 @@ class Associate:
     def __init__(self, proxy: int) -> None:
         self.control = socket.create_connection((LOOPBACK, proxy), 20)
         self.control.sendall(ASK)
-        said = b""
-        while len(said) < 12:
-            part = self.control.recv(12 - len(said))
-            assert part, said
-            said += part
+        said = read_exactly(self.control, 12)
         assert said[:6] == b"\x05\x00\x05\x00\x00\x01", said
         self.relay = (socket.inet_ntoa(said[6:10]), int.from_bytes(said[10:], "big"))
         self.socket = udp_socket()

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +12,7 @@ from bench.places import Place
 
 from support.processes import Process
 from support.programs import plain_environment
-
-BIN = Path(sys.executable).parent
+from support.workshop import BIN
 
 
 class Machine:
