@@ -22,7 +22,7 @@ from stripetwist.draining import drain
 from stripetwist.keys import key
 from stripetwist.net.files import StartupError
 from stripetwist.net.state import find_control_sockets
-from stripetwist.net.users import add_user
+from stripetwist.net.userfile import add_user
 from stripetwist.options import open_closed_streams
 from stripetwist.report import render
 

@@ -16,7 +16,6 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from stripetwist.net.userfile import Secret, UsersError, parse_users, read_private
-from stripetwist.net.userfile import add_user as add_user
 
 MAX_CHECKS = 2
 REMEMBER = 600.0

@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.net import userfile
-from stripetwist.net.userfile import Secret, UsersError, parse_users
-from stripetwist.net.users import MAX_CHECKS, REMEMBER, Threads, Users, add_user
+from stripetwist.net.userfile import Secret, UsersError, add_user, parse_users
+from stripetwist.net.users import MAX_CHECKS, REMEMBER, Threads, Users
 
 WORD = b"secret"
 OTHER_COST = "scrypt:4:2:2"
