@@ -224,7 +224,7 @@ class End:
         if self.heap.now < self._timer or self._missed is not None:
             return
         self._timer = float("inf")
-        if self.session.next_deadline() <= self.heap.now:
+        if self.session.has_to_judge(self.heap.now):
             self._ask_kernel()
             self.session.deadline_reached(self.heap.now)
         self.turn()

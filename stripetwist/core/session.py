@@ -47,6 +47,7 @@ class Session:
         self._subflows = Subflows(self._outbox, limits, self._warmth)
         self._peer_leaves = False
         self._armed = NEVER
+        self._judged_from = NEVER
         self._owes_from = NEVER
         self.closed: events.SessionClosed | None = None
         self._timeout = (
@@ -274,6 +275,7 @@ class Session:
             self._poll_filler(subflow, out, now)
         if out:
             subflow.wrote_at = now
+            self._judged_from = min(self._judged_from, now + self._limits.stall_floor)
             size = sum(map(len, out))
             subflow.since_drain += size
             if (paths := self._subflows.paths).limited:
@@ -405,14 +407,18 @@ class Session:
         """When C{deadline_reached} wants to be called; infinite for never."""
         if self.closed:
             return NEVER
-        deadline = self._subflows.next_deadline(bool(self._streams.table))
+        deadline = self._subflows.judged_at(bool(self._streams.table))
         deadline = min(deadline, self._streams.unasked_until())
         if not self._subflows.alive:
             deadline = self._alone_since + self._timeout
-        deadline = min(deadline, self._datagrams.drop_at)
-        self._armed = deadline
+        self._judged_from = deadline = min(deadline, self._datagrams.drop_at)
+        self._armed = deadline = min(deadline, self._subflows.owed_at())
         self._owes_from = NEVER
         return deadline
+
+    def has_to_judge(self, now: float) -> bool:
+        """Whether C{deadline_reached} may have anything to do: acknowledgements just leave."""
+        return now >= self._judged_from
 
     def no_deadline_before(self, now: float) -> float:
         """

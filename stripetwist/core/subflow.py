@@ -527,10 +527,18 @@ class Subflow:
         """
         limits = self._limits
         interval = limits.ping_busy if in_use else limits.ping_idle
+        if self.asked_at <= self.last_heard:
+            return self.last_heard + interval
         in_vain = self.asked_at > max(self.last_heard, self._progress_at)
         if in_vain and self.pings_missed < limits.pings_doubted:
             interval = min(interval, max(limits.ping_again, self.stall_after))
         return max(self.last_heard, self.asked_at) + interval
+
+    def judged_at(self, in_use: bool, others_live: bool) -> float:
+        """When its silence calls for anything."""
+        if not self.ledger.in_flight and self._probed_at is None:
+            return self.ping_at(in_use)
+        return min(self.stalled_at(), self.dead_at(others_live), self.ping_at(in_use))
 
     def ping(self, now: float) -> None:
         """Ask for a sign of life; one that cannot even leave counts as missed, too."""

@@ -52,6 +52,7 @@ class Subflows:
         self._dead: dict[int, Ledger[Chunk | Control]] = {}
         self._ended: dict[int, None] = {}
         self._shortest = NEVER
+        self._quick_ones: dict[tuple[int, float], tuple[int, float]] = {}
         self._moved_before = self._sent_before = 0
 
     def add(self, subflow: Subflow) -> None:
@@ -154,14 +155,21 @@ class Subflows:
         @param routed: those for which there are datagrams.
         """
         outbox, ahead = self._outbox, self._limits.control_ahead
-        subflows = [s for s in self.alive.values() if s.since_drain < ahead]
         control, data = outbox.has_control, outbox.has_data
+        padding = self._warmth.padding
+        # Of many, few at a time can do with anything; most have not drained yet.
+        small, large = control or bool(routed), data or bool(padding)
+        subflows = [
+            s
+            for s in self.alive.values()
+            if (s.since_drain == 0 and large)
+            or (s.since_drain < ahead and (small or s.owes_from <= now))
+        ]
         if (control or data) and len(subflows) > 1:
             subflows.sort(key=_batch_latency)
         if routed and self.paths.limited:
             # A stream's batch on another would close their path to them.
             subflows.sort(key=lambda s: s.subflow_id not in routed)
-        padding = self._warmth.padding
         for s in subflows:
             pads = s.since_drain == 0 and s.subflow_id in padding
             takes = s.since_drain == 0 and data and self.takes_data(s)
@@ -204,23 +212,28 @@ class Subflows:
 
     # ---- time
 
-    def next_deadline(self, in_use: bool) -> float:
-        """When the first of them has to be judged, or owes an acknowledgement."""
+    def owed_at(self) -> float:
+        """When the first of them owes an acknowledgement."""
+        return min((s.owed_at() for s in self.alive.values() if s.owes_from < NEVER), default=NEVER)
+
+    def judged_at(self, in_use: bool) -> float:
+        """When the first of them has to be judged."""
         deadline = self.paths.reopens_at()
+        tick = self._limits.warm_tick
         for subflow in self.alive.values():
-            deadline = min(
-                deadline,
-                subflow.owed_at(),
-                subflow.stalled_at(),
-                subflow.dead_at(self._others_live(subflow)),
-                subflow.ping_at(in_use),
-                self._warmth.tick_at(subflow),
-            )
+            # There may be many, and it is asked often.
+            deadline = min(deadline, self._judged_at(subflow, in_use))
+            if subflow.wrote_at + tick < deadline:
+                deadline = min(deadline, self._warmth.tick_at(subflow))
         return deadline
 
-    def _others_live(self, subflow: Subflow) -> bool:
-        """Whether the peer has been heard on another since this one was suspected."""
-        return subflow.state is State.SUSPECT and any(
+    def _judged_at(self, subflow: Subflow, in_use: bool) -> float:
+        outlived = subflow.state is State.SUSPECT and self._is_outlived(subflow)
+        return subflow.judged_at(in_use, outlived)
+
+    def _is_outlived(self, subflow: Subflow) -> bool:
+        """Whether the peer has been heard on another since this suspect was asked."""
+        return any(
             self.alive[i].last_heard >= subflow.asked_at
             for i in self.healthy
             if i != subflow.subflow_id
@@ -279,9 +292,20 @@ class Subflows:
             return False
         if not subflow.is_slow(now):
             return True
-        others = self._used_with(subflow)
-        rates = [other.rate for other in others if not other.is_slow(now)]
-        return subflow.rate * len(rates) >= self._limits.slow_share * sum(rates)
+        count, rate = self._quick(rank(subflow), now)
+        return subflow.rate * count >= self._limits.slow_share * rate
+
+    def _quick(self, most: int, now: float) -> tuple[int, float]:
+        """How many healthy ones up to that rank are not slow, and their rates together."""
+        if (most, now) not in self._quick_ones:
+            rates = [
+                one.rate
+                for one in map(self.alive.__getitem__, self.healthy)
+                if rank(one) <= most and not one.is_slow(now)
+            ]
+            # Of use within one turn, in which many may ask.
+            self._quick_ones = {(most, now): (len(rates), sum(rates))}
+        return self._quick_ones[most, now]
 
     def batch_for(self, subflow: Subflow, now: float) -> int:
         """How many bytes to give it at a time: however little its path may carry, some."""
@@ -327,13 +351,7 @@ class Subflows:
 
     def doubtful(self, now: float, in_use: bool) -> list[int]:
         """Those about to be asked, suspected or given up for their silence."""
-        return [
-            s.subflow_id
-            for s in self.alive.values()
-            if s.stalled_at() <= now
-            or s.dead_at(self._others_live(s)) <= now
-            or s.ping_at(in_use) <= now
-        ]
+        return [s.subflow_id for s in self.alive.values() if self._judged_at(s, in_use) <= now]
 
     def judge(
         self, now: float, lateness: float, in_use: bool
@@ -354,7 +372,10 @@ class Subflows:
         for subflow in subflows:
             if self._warmth.tick_at(subflow) <= now:
                 self._warmth.tick(subflow, now)
-            if subflow.dead_at(self._others_live(subflow)) <= now:
+            if self._judged_at(subflow, in_use) > now:
+                continue
+            outlived = subflow.state is State.SUSPECT and self._is_outlived(subflow)
+            if subflow.dead_at(outlived) <= now:
                 found.append(SubflowDead(subflow.subflow_id, "no progress"))
             elif subflow.stalled_at() <= now:
                 subflow.suspect(now)

@@ -152,8 +152,7 @@ class SessionDriver:
     def drained(self, subflow_id: int) -> None:
         """A connection has given all it had to the kernel."""
         self.session.drained(subflow_id)
-        if not self._turning:
-            self.turn()
+        self.soon()
 
     def drain(self, subflow_id: int) -> None:
         """A connection is to be closed soon: have both sides put nothing new onto it."""
@@ -330,7 +329,7 @@ class SessionDriver:
         self._timer = None
         self._timer_at = NEVER
         now = self._clock.seconds()
-        if self.session.next_deadline() <= now:
+        if self.session.has_to_judge(now):
             self._ask_kernel(now)
             self.session.deadline_reached(now)
         self.turn()

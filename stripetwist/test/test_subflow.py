@@ -389,7 +389,7 @@ class SubflowsTests(SynchronousTestCase):
     def test_the_stalled_are_suspected_and_then_given_up(self) -> None:
         """Their load is queued at once; dead after 1 s, if the peer is heard on another."""
         self.chunk_on(self.three[0])
-        deadline = self.subflows.next_deadline(True)
+        deadline = self.subflows.judged_at(True)
         self.assertAlmostEqual(deadline, 100.12)
         self.assertEqual(self.subflows.judge(deadline, 0.0, True), [])
         self.assertEqual(self.subflows.healthy, {2, 3})
@@ -397,7 +397,7 @@ class SubflowsTests(SynchronousTestCase):
         self.assertEqual(self.subflows.judge(101.0, 0.0, True), [])
         self.three[1].heard(101.0, True)
         self.three[1].take_owed(101.0)
-        deadline = self.subflows.next_deadline(True)
+        deadline = self.subflows.judged_at(True)
         self.assertAlmostEqual(deadline, 101.0)
         self.assertEqual(
             self.subflows.judge(deadline, 0.0, True), [events.SubflowDead(1, "no progress")]
@@ -432,7 +432,7 @@ class SubflowsTests(SynchronousTestCase):
         self.three[1].heard(100.2, True)
         self.three[1].take_owed(100.2)
         self.assertEqual(self.subflows.judge(104.0, 3.0, True), [])
-        deadline = self.subflows.next_deadline(True)
+        deadline = self.subflows.judged_at(True)
         self.assertAlmostEqual(deadline, 104.12)
         self.assertEqual(
             self.subflows.judge(deadline, 0.0, True), [events.SubflowDead(1, "no progress")]
@@ -443,7 +443,7 @@ class SubflowsTests(SynchronousTestCase):
         now = 100.0
         found: list[tuple[float, object]] = []
         while len(found) < 2 and now < 300:
-            now = self.subflows.next_deadline(False)
+            now = self.subflows.judged_at(False)
             for subflow in self.three[1:]:
                 subflow.heard(now, False)
             found += [(now, one) for one in self.subflows.judge(now, 0.0, False)]

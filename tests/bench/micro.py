@@ -81,7 +81,7 @@ class Joined:
         for end in self._ends:
             while (event := end.next_event()) is not None:
                 self._happened(end, event)
-            if end.next_deadline() <= self._now:
+            if end.next_deadline() <= self._now and end.has_to_judge(self._now):
                 end.deadline_reached(self._now)
         self._now += ROUND_TRIP / 2
 
