@@ -228,12 +228,11 @@ class Subflows:
         return deadline
 
     def _judged_at(self, subflow: Subflow, in_use: bool) -> float:
-        outlived = subflow.state is State.SUSPECT and self._is_outlived(subflow)
-        return subflow.judged_at(in_use, outlived)
+        return subflow.judged_at(in_use, self._is_outlived(subflow))
 
     def _is_outlived(self, subflow: Subflow) -> bool:
-        """Whether the peer has been heard on another since this suspect was asked."""
-        return any(
+        """Whether it is suspected, and the peer has been heard on another since it was asked."""
+        return subflow.state is State.SUSPECT and any(
             self.alive[i].last_heard >= subflow.asked_at
             for i in self.healthy
             if i != subflow.subflow_id
@@ -372,23 +371,26 @@ class Subflows:
         for subflow in subflows:
             if self._warmth.tick_at(subflow) <= now:
                 self._warmth.tick(subflow, now)
-            if self._judged_at(subflow, in_use) > now:
-                continue
-            outlived = subflow.state is State.SUSPECT and self._is_outlived(subflow)
-            if subflow.dead_at(outlived) <= now:
-                found.append(SubflowDead(subflow.subflow_id, "no progress"))
-            elif subflow.stalled_at() <= now:
-                subflow.suspect(now)
-                self.healthy.discard(subflow.subflow_id)
-                self._send_again(subflow.ledger)
-                self._probe_path_of(subflow, now)
-            elif subflow.ping_at(in_use) <= now:
-                subflow.ping(now)
-                if subflow.pings_missed >= self._limits.pings_missed:
-                    found.append(SubflowDead(subflow.subflow_id, "no answer to pings"))
-                elif subflow.pings_missed == self._limits.pings_doubted:
-                    found.append(SubflowDoubted(subflow.subflow_id))
+            if self._judged_at(subflow, in_use) <= now:
+                found += self._judge_one(subflow, now)
         return found
+
+    def _judge_one(self, subflow: Subflow, now: float) -> list[SubflowDead | SubflowDoubted]:
+        """One of those whose silence calls for something."""
+        if subflow.dead_at(self._is_outlived(subflow)) <= now:
+            return [SubflowDead(subflow.subflow_id, "no progress")]
+        if subflow.stalled_at() <= now:
+            subflow.suspect(now)
+            self.healthy.discard(subflow.subflow_id)
+            self._send_again(subflow.ledger)
+            self._probe_path_of(subflow, now)
+            return []
+        subflow.ping(now)
+        if subflow.pings_missed >= self._limits.pings_missed:
+            return [SubflowDead(subflow.subflow_id, "no answer to pings")]
+        if subflow.pings_missed == self._limits.pings_doubted:
+            return [SubflowDoubted(subflow.subflow_id)]
+        return []
 
     def _probe_path_of(self, suspect: Subflow, now: float) -> None:
         """Find out at once whether all of its path is silent, where there is another."""
