@@ -536,9 +536,11 @@ class Subflow:
 
     def judged_at(self, in_use: bool, others_live: bool) -> float:
         """When its silence calls for anything."""
-        if not self.ledger.in_flight and self._probed_at is None:
-            return self.ping_at(in_use)
-        return min(self.stalled_at(), self.dead_at(others_live), self.ping_at(in_use))
+        at = self.ping_at(in_use)
+        if self.state is State.SUSPECT:
+            return min(at, self.dead_at(others_live))
+        # It is suspected before it is given up.
+        return min(at, self.stalled_at())
 
     def ping(self, now: float) -> None:
         """Ask for a sign of life; one that cannot even leave counts as missed, too."""
