@@ -29,6 +29,8 @@ _RATE_LITTLE = 8 * 1024
 _RECORD = 256
 # A queue that takes longer than this is that of a proxy, or of a line much too patient.
 _DEEP = 0.25
+# A path that takes so little time needs no window to speak of.
+_NEAR = 0.005
 # Of what goes onto it while stream bytes wait, datagrams may make this part.
 _DATAGRAM_SHARE = 1 / 5
 
@@ -175,6 +177,11 @@ class Subflow:
         grown = max(0, self.ledger.acked - self.cold_from)
         known = self.rate * (self.rtt.minimum or 0.0)
         return INITIAL_WINDOW + (min(grown, known) if self.rate else grown)
+
+    @property
+    def is_near(self) -> bool:
+        """Whether round trips take next to nothing."""
+        return self.rtt.minimum is not None and self.rtt.minimum < _NEAR
 
     @property
     def rounds_more(self) -> float:

@@ -166,7 +166,7 @@ class Subflows:
             or (s.since_drain < ahead and (small or s.owes_from <= now))
         ]
         if (control or data) and len(subflows) > 1:
-            subflows.sort(key=_batch_latency)
+            subflows.sort(key=_quickness)
         if routed and self.paths.limited:
             # A stream's batch on another would close their path to them.
             subflows.sort(key=lambda s: s.subflow_id not in routed)
@@ -424,5 +424,13 @@ def _is_faster(subflow: Subflow, rtt: float) -> bool:
     return least is not None and least * _LONGER < rtt
 
 
-def _batch_latency(subflow: Subflow) -> float:
-    return subflow.batch_latency
+def _quickness(subflow: Subflow) -> tuple[float, float]:
+    """
+    Those first whose round trips are shorter; of those where they are next to nothing, the fastest.
+
+    There what counts is the work, and that is less where few carry what they can.
+    """
+    if subflow.state is not State.ACTIVE:
+        return NEVER, 0.0
+    latency = subflow.batch_latency
+    return latency // _CLOSE, -subflow.rate if subflow.is_near else latency

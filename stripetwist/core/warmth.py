@@ -7,8 +7,6 @@ from stripetwist.core.events import SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
 from stripetwist.core.subflow import INITIAL_WINDOW, NEVER, State, Subflow
 
-# A path that takes so little time needs no window to speak of.
-_NEAR = 0.005
 # A queue has formed when a round trip takes this much longer than the least of late.
 _QUEUE_FACTOR = 1.25
 _QUEUE_TIME = 0.005
@@ -97,7 +95,7 @@ class Warmth:
             return 0
         ledger = subflow.ledger
         left = self._limits.prewarm // count - (ledger.written - subflow.cold_from)
-        if left <= HEADER_SIZE or now >= self.until or self._is_near(subflow) or _queues(subflow):
+        if left <= HEADER_SIZE or now >= self.until or subflow.is_near or _queues(subflow):
             self._leave(subflow)
             return 0
         self._earn(0.0, now)
@@ -138,7 +136,7 @@ class Warmth:
         """When a subflow that is idle is to get a small frame; never if that is no use."""
         if not (subflow.window_decays and self._limits.prewarm and subflow.is_kept_warm):
             return NEVER
-        if subflow.wrote_at >= self.until or self._is_near(subflow):
+        if subflow.wrote_at >= self.until or subflow.is_near:
             return NEVER
         return subflow.wrote_at + self._limits.warm_tick
 
@@ -149,10 +147,6 @@ class Warmth:
         if self._tokens >= HEADER_SIZE and subflow.state is State.ACTIVE:
             self.spend(HEADER_SIZE)
             subflow.ask(now)
-
-    def _is_near(self, subflow: Subflow) -> bool:
-        least = subflow.rtt.minimum
-        return least is not None and least < _NEAR
 
     def _earn(self, tokens: float, now: float) -> None:
         limits = self._limits
