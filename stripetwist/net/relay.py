@@ -184,6 +184,9 @@ class Relay:
         # A socket of Twisted's that is lost has no protocol any more.
         parked = getattr(transport, "protocol", None)
         end.is_lost = parked is None or parked.lost is not None
+        if hasattr(transport, "SEND_LIMIT"):
+            # A piece as a carried stream hands it over, at one go.
+            transport.SEND_LIMIT = 2 * self._limits.batch_most
         transport.protocol = end
         end.makeConnection(transport)
 

@@ -137,6 +137,8 @@ class SubflowProtocol(Protocol):
         self._answer = b"" if expects_answer else None
         if not self._ended:
             self._pulling = True
+            # A batch with what TLS adds, at one go.
+            self.raw.SEND_LIMIT = 2 * self._limits.batch_most
             self.raw.registerProducer(self, False)
 
     def send(self, data: bytes) -> None:
