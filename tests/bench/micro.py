@@ -15,7 +15,7 @@ from stripetwist.core.session import Session
 from stripetwist.core.target import OpenRequest, Target
 
 Benchmark = Any
-PAYLOAD = bytes(frames.MAX_DATA)
+PAYLOAD = bytes(64 * KIB - frames.HEADER_SIZE)
 READ = 16 * KIB
 SUBFLOWS = 6
 ROUND_TRIP = 1e-3
