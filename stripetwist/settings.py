@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stripetwist.core.address import Address
-from stripetwist.core.config import MIB, Limits
+from stripetwist.core.config import Limits
+from stripetwist.core.credit import default_memory
 from stripetwist.net.memory import usable_memory
 from stripetwist.ports import Named, named_twice
 from stripetwist.sources import flag, option
@@ -104,7 +105,7 @@ class CommonSettings:
         """Every limit and time, with those that options change."""
         return replace(
             Limits(),
-            max_memory=self.max_memory or min(usable_memory() // 4, 256 * MIB),
+            max_memory=self.max_memory or default_memory(usable_memory()),
             session_timeout=self.session_timeout,
             prewarm=Limits().prewarm if self.prewarm is None else self.prewarm,
         )
