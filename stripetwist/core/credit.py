@@ -176,7 +176,7 @@ class ReceiveWindow:
         self.limit = self.consumed + self.size
         return True
 
-    def grow(self, reorder: ReorderBuffer, min_rtt: float, now: float) -> bool:
+    def grow(self, reorder: ReorderBuffer, waited: int, min_rtt: float, now: float) -> bool:
         """
         Double the window if it is what holds the sender back.
 
@@ -184,6 +184,7 @@ class ReceiveWindow:
         behind a gap do.  Bytes that wait for the consumer mean that it is he who is slow.
 
         @param reorder: what has come on the stream.
+        @param waited: bytes that waited for the consumer before the last came.
         @return: C{True} if the peer should hear of more credit.
         """
         size = self.size
@@ -193,7 +194,7 @@ class ReceiveWindow:
             self.ended
             or not (fast or self._gap_fills(reorder))
             or size >= self._limits.max_window
-            or reorder.next_offset - self.consumed > max(size // 4, self._limits.batch)
+            or waited > max(size // 4, self._limits.batch // 2)
             or now - self._grown_at < round_trip * 3 / 4
         ):
             return False

@@ -269,6 +269,7 @@ class Streams:
         if stream is None or stream.reading_ended:
             subflow.rx.copy += length
             return
+        waited = stream.ready
         try:
             fresh = stream.received(offset, pieces, length, bool(flags & frames.FIN))
         except ProtocolError as error:
@@ -281,7 +282,7 @@ class Streams:
         subflow.rx.first += fresh
         subflow.rx.copy += length - fresh
         if stream.answered:
-            if stream.window.grow(stream.reorder, subflow.rtt.minimum or 0.0, now):
+            if stream.window.grow(stream.reorder, waited, subflow.rtt.minimum or 0.0, now):
                 self._outbox.renew(stream)
             self._tell_readable(stream)
 

@@ -19,7 +19,7 @@ from stripetwist.core.config import KIB
 from stripetwist.core.errors import Code
 from stripetwist.core.frames import HEADER_SIZE
 
-# What a local socket is read for at a time, until it had as much.
+# How many bytes of a local socket to read at first, and after it had fewer than these.
 _READ = 64 * KIB - HEADER_SIZE
 
 
@@ -95,7 +95,7 @@ class StreamTransport:
         self, stream_id: int, owner: StreamOwner, peer: IAddress, host: IAddress, piece: int
     ) -> None:
         """
-        @param piece: how many bytes to hand over, or to read of a local socket, at a time.
+        @param piece: how many bytes to hand over at a time; with its header, a read of a socket.
         """
         self.stream_id = stream_id
         self._piece = piece
@@ -172,8 +172,10 @@ class StreamTransport:
         self._settle()
 
     def hold(self) -> None:
-        """The process's store is full: no more until C{release}."""
+        """The process's store is full: no more until C{release}, and then little at first."""
         self._held = True
+        self._reads_much = False
+        self._limit_reads(self._owner.room_left(self.stream_id))
         self._settle()
 
     def release(self) -> None:

@@ -116,7 +116,8 @@ class ReceiveWindowTests(SynchronousTestCase):
         reorder = ReorderBuffer()
         reorder.next_offset, reorder.held = next_offset, held
         reorder.highest = next_offset + held + (KIB if held else 0)
-        return self.window.grow(reorder, rtt, now)
+        waited = next_offset - self.window.consumed
+        return self.window.grow(reorder, waited, rtt, now)
 
     def test_doubles_while_bytes_wait_behind_a_gap(self) -> None:
         """Less than half of the grant is left; a round trip has passed since the last time."""
@@ -132,7 +133,7 @@ class ReceiveWindowTests(SynchronousTestCase):
         reorder = ReorderBuffer()
         reorder.insert(64 * KIB - 1, [b"x"], 1, 64 * KIB)
         for now in range(100):
-            self.assertFalse(self.window.grow(reorder, 0.1, float(now)))
+            self.assertFalse(self.window.grow(reorder, 0, 0.1, float(now)))
 
     def flow(self, rate: float, rtt: float, seconds: float = 5.0) -> int:
         """A sender of that rate, held back by the window alone; the window's size then."""
@@ -162,10 +163,10 @@ class ReceiveWindowTests(SynchronousTestCase):
     def test_does_not_grow_for_a_slow_consumer(self) -> None:
         """Bytes in order that nobody takes are no reason for more of them."""
         self.assertFalse(self.grow(1, 0, 1.0))
-        self.assertFalse(self.grow(65 * KIB, 0, 1.1))
+        self.assertFalse(self.grow(33 * KIB, 0, 1.1))
         self.setUp()
         self.assertFalse(self.grow(1, 0, 1.0))
-        self.assertTrue(self.grow(64 * KIB, 0, 1.1))
+        self.assertTrue(self.grow(32 * KIB, 0, 1.1))
 
     def test_grows_to_its_most(self) -> None:
         """16 MiB, or whatever the limits say."""

@@ -474,6 +474,16 @@ class ProducerTests(TransportTestCase):
             self.transport.write(bytes(size))
             self.assertEqual(socket.bufferSize, after)
 
+    def test_reads_are_small_after_the_store_was_full(self) -> None:
+        """Many are released at once, and each reads before it hears that it is full again."""
+        self.transport.unregisterProducer()
+        socket = BoundedTransport()
+        self.transport.registerProducer(socket, True)
+        self.transport.write(bytes(READ))
+        self.transport.hold()
+        self.transport.release()
+        self.assertEqual(socket.bufferSize, READ)
+
     def test_reads_fit_the_room(self) -> None:
         """Never more than there is room for, so that nothing is read which must wait here."""
         self.transport.unregisterProducer()
