@@ -405,7 +405,8 @@ class Pair:
 
 
 def _as_peer(limits: Limits) -> PeerLimits:
-    return PeerLimits(limits.min_window, limits.max_streams, limits.session_timeout)
+    timeout = limits.session_timeout
+    return PeerLimits(limits.min_window, limits.max_streams, timeout, limits.batch_most)
 
 
 def _bound(call: Callable[[int, bytes], None], subflow_id: int) -> Callable[[bytes], None]:

@@ -150,7 +150,12 @@ class Limits:
 
     @property
     def batch_most(self) -> int:
-        """What to handle at a time where all is fast; with little memory, less leaves holes."""
+        """
+        How much to handle at a time where all is fast, and how long a frame may be.
+
+        Where there is little memory, half-read frames and the holes that long pieces leave
+        would be much of it.
+        """
         return max(self.batch, min(self.batch_fast, self.max_memory // 512))
 
 
@@ -162,8 +167,10 @@ class PeerLimits:
     @ivar init_window: bytes of a stream that may follow its OPEN at once.
     @ivar max_streams: streams that we may have open.
     @ivar session_timeout: seconds it keeps a session without subflows.
+    @ivar longest: bytes of a DATA frame, header included, where that is more than anybody takes.
     """
 
     init_window: int
     max_streams: int
     session_timeout: float
+    longest: int = 0

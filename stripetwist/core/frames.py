@@ -95,8 +95,12 @@ class FrameParser:
     @ivar error: what broke the framing, once something has.
     """
 
-    def __init__(self, checksum: Checksum | None = None) -> None:
+    def __init__(self, checksum: Checksum | None = None, longest: int = MAX_DATA) -> None:
+        """
+        @param longest: how many bytes a DATA frame may carry here.
+        """
         self._checksum = checksum
+        self._longest = longest
         self._trailer = TRAILER_SIZE if checksum else 0
         self.parsed = 0
         self.error: FramingError | None = None
@@ -158,7 +162,7 @@ class FrameParser:
             self._head = b""
             at = end
         kind, length = header[0], header[3]
-        most = _MAX_PAYLOAD[kind]
+        most = self._longest if kind == DATA else _MAX_PAYLOAD[kind]
         if most == _UNKNOWN:
             self.error = FramingError(Code.PROTOCOL, f"unknown frame type {kind:#04x}")
         elif length > most:

@@ -27,7 +27,7 @@ MAC = 0x80FE
 _UNDERSTOOD = {MODE, NONCE, SESSION, SUBFLOW, ROLE, KEY_ID, MAC}
 
 NEW, JOIN = 1, 2
-_INIT_WINDOW, _MAX_STREAMS, _SESSION_TIMEOUT = 1, 3, 6
+_INIT_WINDOW, _MAX_STREAMS, _SESSION_TIMEOUT, _LONGEST = 1, 3, 6, 7
 
 
 class Role(IntEnum):
@@ -177,11 +177,13 @@ def fields(body: bytes) -> dict[int, bytes]:
 
 def pack_limits(limits: Limits) -> bytes:
     """What the other side has to keep to, as a field's value."""
-    values = (
+    values = [
         (_INIT_WINDOW, limits.min_window),
         (_MAX_STREAMS, limits.max_streams),
         (_SESSION_TIMEOUT, max(1, round(limits.session_timeout))),
-    )
+    ]
+    if limits.batch_most > limits.batch:
+        values.append((_LONGEST, limits.batch_most))
     return b"".join(_LIMIT.pack(*v) for v in values)
 
 
@@ -198,4 +200,5 @@ def parse_limits(data: bytes) -> PeerLimits:
         values.get(_INIT_WINDOW, 0),
         values.get(_MAX_STREAMS, 0),
         float(values.get(_SESSION_TIMEOUT, 60)),
+        values.get(_LONGEST, 0),
     )

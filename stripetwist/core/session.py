@@ -44,7 +44,7 @@ class Session:
         self._streams = Streams(is_dialer, limits, budget, peer, self._outbox, self._events.append)
         self._datagrams = self._streams.datagrams
         self._warmth = Warmth(limits, now, self._events.append)
-        self._subflows = Subflows(self._outbox, limits, self._warmth)
+        self._subflows = Subflows(self._outbox, limits, self._warmth, peer.longest)
         self._peer_leaves = False
         self._armed = NEVER
         self._judged_from = NEVER
@@ -302,6 +302,8 @@ class Session:
     def _poll_data(self, subflow: Subflow, out: list[bytes], now: float) -> None:
         room = self._subflows.batch_for(subflow, now)
         payload = min(subflow.frame_payload, room - HEADER_SIZE)
+        if payload > self._limits.batch:
+            payload = min(payload, self._subflows.longest - HEADER_SIZE)
         outbox = self._outbox
         takes_new = self._subflows.takes_new(subflow)
         while room > 0:

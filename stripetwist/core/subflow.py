@@ -109,7 +109,7 @@ class Subflow:
         self.state = State.ACTIVE
         self.ledger: Ledger[Chunk | Control] = Ledger()
         self.checksum = checksum
-        self.parser = FrameParser(checksum)
+        self.parser = FrameParser(checksum, limits.batch_most - HEADER_SIZE)
         self.rtt = RttEstimator()
         if rtt is not None:
             self.rtt.sample(rtt, now)

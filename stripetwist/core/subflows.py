@@ -42,7 +42,11 @@ class Subflows:
     @ivar paths: the roles and rates of their paths.
     """
 
-    def __init__(self, outbox: Outbox, limits: Limits, warmth: Warmth) -> None:
+    def __init__(self, outbox: Outbox, limits: Limits, warmth: Warmth, longest: int = 0) -> None:
+        """
+        @param longest: bytes of a DATA frame that the peer takes, if more than anybody does.
+        """
+        self._longest = max(limits.batch, min(limits.batch_most, longest))
         self._outbox = outbox
         self._warmth = warmth
         self._limits = limits
@@ -83,6 +87,8 @@ class Subflows:
             return None
         self._moved_before += _moved(subflow)
         self._sent_before += subflow.tx.first
+        self._quick_ones.clear()
+        self._find_shortest()
         self.healthy.discard(subflow_id)
         self._warmth.padding.pop(subflow_id, None)
         if all(other.path != subflow.path for other in self.alive.values()):
@@ -166,7 +172,8 @@ class Subflows:
             or (s.since_drain < ahead and (small or s.owes_from <= now))
         ]
         if (control or data) and len(subflows) > 1:
-            subflows.sort(key=_quickness)
+            much = not control and outbox.has_much(self._limits.batch)
+            subflows.sort(key=_workload if much else _batch_latency)
         if routed and self.paths.limited:
             # A stream's batch on another would close their path to them.
             subflows.sort(key=lambda s: s.subflow_id not in routed)
@@ -313,6 +320,13 @@ class Subflows:
         least = min(self._limits.batch_least, self.paths.saved(subflow))
         return int(min(subflow.batch, max(self.paths.room(subflow, now), least, _SLIVER)))
 
+    @property
+    def longest(self) -> int:
+        """Of a frame: should its subflow die, others carry what it had as it was cut."""
+        limits = self._limits
+        fast = (s.rate > limits.frame_large_above or not s.rate for s in self.alive.values())
+        return self._longest if not self.paths.limited and all(fast) else limits.batch
+
     def takes_data(self, subflow: Subflow) -> bool:
         """Whether there are stream bytes that it should carry."""
         outbox = self._outbox
@@ -363,7 +377,7 @@ class Subflows:
         """
         self.paths.look(now)
         subflows = list(self.alive.values())
-        self._shortest = min((s.rtt.minimum or NEVER for s in subflows), default=NEVER)
+        self._find_shortest()
         if lateness > _LATE:
             for subflow in subflows:
                 subflow.excuse(lateness, now)
@@ -374,6 +388,10 @@ class Subflows:
             if self._judged_at(subflow, in_use) <= now:
                 found += self._judge_one(subflow, now)
         return found
+
+    def _find_shortest(self) -> None:
+        rtts = (subflow.rtt.minimum or NEVER for subflow in self.alive.values())
+        self._shortest = min(rtts, default=NEVER)
 
     def _judge_one(self, subflow: Subflow, now: float) -> list[SubflowDead | SubflowDoubted]:
         """One of those whose silence calls for something."""
@@ -424,9 +442,13 @@ def _is_faster(subflow: Subflow, rtt: float) -> bool:
     return least is not None and least * _LONGER < rtt
 
 
-def _quickness(subflow: Subflow) -> tuple[float, float]:
+def _batch_latency(subflow: Subflow) -> float:
+    return subflow.batch_latency
+
+
+def _workload(subflow: Subflow) -> tuple[float, float]:
     """
-    Those first whose round trips are shorter; of those where they are next to nothing, the fastest.
+    As much as waits, those first whose round trips are shorter; of near ones, the fastest.
 
     There what counts is the work, and that is less where few carry what they can.
     """

@@ -137,7 +137,7 @@ class SubflowProtocol(Protocol):
         self._answer = b"" if expects_answer else None
         if not self._ended:
             self._pulling = True
-            # A batch with what TLS adds, at one go.
+            # A batch with what TLS adds, at one go; what is left of it is copied each time.
             self.raw.SEND_LIMIT = 2 * self._limits.batch_most
             self.raw.registerProducer(self, False)
 

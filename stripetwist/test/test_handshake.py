@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core import hello
 from stripetwist.core.agents import Agent
-from stripetwist.core.config import Limits
+from stripetwist.core.config import MIB, Limits
 from stripetwist.core.errors import Code
 from stripetwist.core.handshake import (
     AcceptorHandshake,
@@ -30,7 +30,8 @@ from stripetwist.core.way import PathRole
 SECRET = b"marked-secret-marked-secret-mark"
 BINDING, OTHER_BINDING = b"\x55" * 32, b"\x66" * 32
 SESSION = bytes(range(0xB0, 0xC0))
-LIMITS = Limits()
+# So little that it says nothing of long frames.
+LIMITS = Limits(max_memory=32 * MIB)
 
 HELLO = (
     "535457500101010000000053" "8001000101"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core import hello
-from stripetwist.core.config import Limits, PeerLimits
+from stripetwist.core.config import MIB, Limits, PeerLimits
 from stripetwist.core.errors import Code
 from stripetwist.core.hello import Message, Reader, Rejected
 
@@ -194,8 +194,14 @@ class LimitTests(HelloTestCase):
     def test_round_trip(self) -> None:
         """The other side reads what was packed; a part of a second counts as one."""
         packed = hello.pack_limits(Limits(session_timeout=0.2))
-        self.assertEqual(packed.hex(), "0100002000" + "0300004000" + "0600000001")
-        self.assertEqual(hello.parse_limits(packed), PeerLimits(8192, 16384, 1.0))
+        self.assertEqual(packed.hex(), "0100002000" + "0300004000" + "0600000001" + "0700040000")
+        self.assertEqual(hello.parse_limits(packed), PeerLimits(8192, 16384, 1.0, 262144))
+
+    def test_long_frames(self) -> None:
+        """Said only by those who take longer ones than anybody does."""
+        for memory, longest in ((32, 0), (64, 131_072), (128, 262_144)):
+            packed = hello.pack_limits(Limits(max_memory=memory * MIB))
+            self.assertEqual(hello.parse_limits(packed).longest, longest)
 
     def test_absent_and_unknown(self) -> None:
         """What is not said allows nothing; what is not known is ignored."""

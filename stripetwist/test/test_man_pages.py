@@ -357,7 +357,7 @@ class ExampleTests(WireCase):
 
     def test_hello(self) -> None:
         """Both sides say what is printed, and agree on the secret."""
-        binding, limits = b"\x55" * 32, Limits()
+        binding, limits = b"\x55" * 32, Limits(max_memory=32 * MIB)
         random = iter([b"\xd1" * 32, bytes(range(0xB0, 0xC0)), b"\xa1" * 32])
 
         def entropy(size: int) -> bytes:

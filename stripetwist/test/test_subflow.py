@@ -7,10 +7,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from stripetwist.core import events, frames
 from stripetwist.core.chunks import SendBuffer
 from stripetwist.core.config import MIB, Limits
+from stripetwist.core.credit import MemoryBudget, ReceiveWindow
 from stripetwist.core.errors import ProtocolError
 from stripetwist.core.frames import HEADER_SIZE, TICK, FrameParser
 from stripetwist.core.outbox import Outbox
 from stripetwist.core.progress import KernelView
+from stripetwist.core.stream import Stream
 from stripetwist.core.subflow import NEVER, State, Subflow
 from stripetwist.core.subflows import Subflows
 from stripetwist.core.warmth import Warmth
@@ -378,14 +380,39 @@ class SubflowsTests(SynchronousTestCase):
         self.three[0].take_owed(100.0)
         self.assertEqual(list(self.subflows.pollable(100.0)), [2, 3])
 
+    def stream_with(self, size: int) -> None:
+        """A stream that has so much to send."""
+        stream = Stream(7, True, size, ReceiveWindow(0, MemoryBudget(LIMITS), LIMITS))
+        stream.send.write(bytes(size))
+        self.outbox.ready(stream)
+
+    def test_frames_are_as_long_as_any_subflow_takes_over(self) -> None:
+        """And the peer: where one is slow or may carry little, nothing long is cut."""
+        longest = Subflows(self.outbox, LIMITS, self.subflows._warmth, 262_144)
+        self.assertEqual((longest.longest, self.subflows.longest), (262_144, 65_536))
+        for subflow in self.three:
+            subflow.rate = 9e6
+            longest.add(subflow)
+        self.assertEqual(longest.longest, 262_144)
+        self.three[1].rate = 1e6
+        self.assertEqual(longest.longest, 65_536)
+        longest.remove(2)
+        self.assertEqual(longest.longest, 262_144)
+        longest.paths.limit(0, 1_000_000, 100.0)
+        self.assertEqual(longest.longest, 65_536)
+
     def test_of_near_ones_the_fastest_is_asked_first(self) -> None:
-        """Round trips are next to nothing: what counts is the work, so few carry what they can."""
+        """With much to do where round trips are next to nothing few carry what they can."""
         for number, rate in ((4, 1e6), (5, 3e6), (6, 2e6)):
             near = Subflow(number, LIMITS, 100.0, 0.001 * (7 - number))
             near.rate = rate
             self.subflows.add(near)
         self.outbox.put(b"x" * 20)
-        self.assertEqual(list(self.subflows.pollable(100.0)), [5, 6, 4, 1, 2, 3])
+        self.assertEqual(list(self.subflows.pollable(100.0)), [6, 5, 4, 1, 2, 3])
+        for size, order in ((1000, [6, 5, 4, 1, 2, 3]), (100_000, [5, 6, 4, 1, 2, 3])):
+            self.outbox.clear()
+            self.stream_with(size)
+            self.assertEqual(list(self.subflows.pollable(100.0)), order)
 
     def test_nothing_to_write_nobody_to_poll(self) -> None:
         """No busy loop."""

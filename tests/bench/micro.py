@@ -59,7 +59,7 @@ class Joined:
 
     def __init__(self) -> None:
         limits = Limits(max_memory=64 * MIB, prewarm=0)
-        peer = PeerLimits(limits.min_window, limits.max_streams, limits.session_timeout)
+        peer = PeerLimits(limits.min_window, limits.max_streams, 60.0, limits.batch_most)
         self._now = 100.0
         self._ends = [
             Session(is_dialer, limits, MemoryBudget(limits), peer, self._now)
