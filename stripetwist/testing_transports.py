@@ -42,6 +42,7 @@ class BoundedTransport:
     """
 
     bufferSize = 64 * KIB
+    SEND_LIMIT = 128 * KIB
 
     def __init__(
         self, limit: int = 64 * KIB, clock: Clock | None = None, peer: IAddress = _ADDRESS

@@ -850,6 +850,15 @@ class ReentryTests(DriverTestCase):
         self.run_for()
         self.assertEqual(self.ends, [])
 
+    def test_drained_together(self) -> None:
+        """Connections that drain in one turn of the reactor cost one turn of ours."""
+        self.clock.advance(0)
+        before = len(self.clock.getDelayedCalls())
+        self.assertGreater(len(self.near.connections), 1)
+        for subflow_id in self.near.connections:
+            self.near.drained(subflow_id)
+        self.assertEqual(len(self.clock.getDelayedCalls()), before + 1)
+
     def test_drained_while_it_is_written_to(self) -> None:
         """A connection that drains at once is given all there is, without going deeper."""
 

@@ -85,6 +85,16 @@ class RelayTestCase(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
+class PieceTests(RelayTestCase):
+    """What a carried stream hands over."""
+
+    def test_leaves_at_one_go(self) -> None:
+        """However long: by itself Twisted sends less at a time."""
+        self.couple()
+        for one in (self.near, self.far):
+            self.assertGreaterEqual(one.SEND_LIMIT, self.limits.batch_most)
+
+
 class FlowTests(RelayTestCase):
     """Bytes, and who may stop them."""
 

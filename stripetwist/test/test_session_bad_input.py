@@ -109,7 +109,7 @@ class FramingTests(BadInputCase):
 
     def test_lengths(self) -> None:
         """Too long for the type, at the header (C03, C06)."""
-        for kind, size in ((frames.DATA, 262125), (frames.RESET, 1), (frames.CLOSE, 1025)):
+        for kind, size in ((frames.DATA, 65517), (frames.RESET, 1), (frames.CLOSE, 1025)):
             self.setUp()
             self.assert_subflow_ends(HEADER.pack(kind, 0, 0, size, 1, 0))
 

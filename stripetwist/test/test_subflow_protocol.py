@@ -102,6 +102,11 @@ class PlainTests(SubflowTestCase):
         self.assertFalse(self.subflow.is_tls)
         self.assertIs(self.subflow.raw, self.wire)
 
+    def test_a_batch_leaves_at_one_go(self) -> None:
+        """Once it carries frames, with what TLS adds to the longest."""
+        self.start()
+        self.assertGreater(self.wire.SEND_LIMIT, 1.01 * LIMITS.batch_most)
+
     def test_bytes_go_to_the_greeter_first(self) -> None:
         """From C{start} on they go to the session."""
         self.wire.arrive(b"hello")

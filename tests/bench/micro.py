@@ -81,8 +81,9 @@ class Joined:
         for end in self._ends:
             while (event := end.next_event()) is not None:
                 self._happened(end, event)
-            if end.next_deadline() <= self._now and end.has_to_judge(self._now):
+            if end.has_to_judge(self._now):
                 end.deadline_reached(self._now)
+                end.next_deadline()
         self._now += ROUND_TRIP / 2
 
     def _happened(self, end: Session, event: events.Event) -> None:
