@@ -156,8 +156,10 @@ def _greeting(
     reaches = (
         "public addresses only; not private networks, not this machine, not port 25  (--allow)"
         if settings.allow == ("internet",)
-        else ", ".join(settings.allow)
+        else ", ".join(settings.allow) or "nothing"
     )
+    if settings.deny:
+        reaches += f"; not {', '.join(settings.deny)}  (--deny)"
     folder = _from_home(state.path)
     shown_folder = folder if folder == str(state.path) else f"~/{folder}"
     return [

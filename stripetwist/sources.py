@@ -244,7 +244,9 @@ class Reader(Generic[S]):
             if name in self.elsewhere:
                 owner = self.elsewhere[name]
                 raise StartupError(f"{where} is an option of {owner}, not of {self.role}")
-            if name not in known or name == "config":
+            if name == "config":
+                raise StartupError(f"{where} cannot stand in a file; say --config FILE")
+            if name not in known:
                 raise StartupError(f"{where} is unknown{_hint('', name, known)}")
             found[name] = Given(f"{where} = ", _texts(known[name], value, where))
         return found

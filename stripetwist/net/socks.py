@@ -334,7 +334,10 @@ class SocksProtocol(Protocol):
 
     def _note(self, refusal: Refuse) -> None:
         self._front.refused[refusal.code] += 1
-        self._log.info("refused: {sentence}", sentence=refusal.sentence)
+        # Who guesses passwords is to be found out.
+        host = getattr(self._near.getPeer(), "host", "") if refusal.code is Code.AUTH else ""
+        whom = f" {host}" if host else ""
+        self._log.info("refused{whom}: {sentence}", whom=whom, sentence=refusal.sentence)
 
     def _leave(self) -> None:
         """Close so that the last reply arrives: what is still coming must not cause a reset."""

@@ -598,7 +598,7 @@ class FileTests(OptionsTestCase):
         cases = {
             "alow = 'lan'": "x.toml: alow is unknown; did you mean allow?",
             "max_memory = 1": "did you mean max-memory?",
-            "config = 'y.toml'": "config is unknown",
+            "config = 'y.toml'": "config cannot stand in a file; say --config FILE",
             "server = 'x'": "server is an option of stripe-client",
             "max-subflows = true": "max-subflows has the wrong type; write a number",
             "max-subflows = 1.5": "max-subflows has the wrong type",

@@ -119,6 +119,15 @@ class ReadmeTests(SynchronousTestCase):
         words = ["scp", "you@[2001:db8::7]:/srv/my state/server/client.link", "."]
         self.assertIn(words, [shlex.split(line) for line in lines])
 
+    def test_what_the_server_does_not_reach(self) -> None:
+        """It is said beside what it reaches."""
+        state = StateDirectory(None, "server", {"HOME": str(Path.home())})
+        link = Link("nobody", bytes(32), "203.0.113.7", 8443, (bytes(32),))
+        settings = ServerSettings(allow=("lan", "localhost:80"), deny=("192.168.1.0/24", "lan:22"))
+        lines = vars(server_tap)["_greeting"](settings, state, link, True)
+        shown = "  reaches     lan, localhost:80; not 192.168.1.0/24, lan:22  (--deny)"
+        self.assertIn(shown, lines)
+
     def test_what_is_said_without_a_key(self) -> None:
         """There is no link worth copying then."""
         state = StateDirectory(None, "server", {"HOME": str(Path.home())})

@@ -268,11 +268,14 @@ class LoginTests(FrontCase):
         self.log_in(b"\x01\xff" + b"u" * 255 + b"\xff" + b"\xff" * 255, b"\x01\x00")
 
     def test_wrong_password_or_user(self) -> None:
-        """A02, A03, A09: the same bytes, and nothing of what follows is opened."""
+        """A02, A03, A09: the same bytes, nothing of what follows is opened, who it was is told."""
         self.log_in(WRONG_LOGIN, b"\x01\x01", REQUEST)
         self.log_in(b"\x01\x04jack\x06secret", b"\x01\x01", REQUEST)
         self.log_in(b"\x01\x03\x00\xff\x80\x04\xc3\x28\x00z", b"\x01\x01", REQUEST)
         self.assertEqual(self.opener.requests, [])
+        for line in self.texts():
+            self.assertRegex(line, r"^refused [0-9.]+: wrong user name or password")
+        self.assertTrue(self.texts())
 
     def test_malformed(self) -> None:
         """A04, A05, A06: refused without asking anybody."""
