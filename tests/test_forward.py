@@ -99,8 +99,7 @@ class TestForward:
         """A reset, never an end; the log says why, and so for what is not allowed."""
         for port, why in ((desk.nobody, "refused"), (desk.forbidden, "is refused: .*--allow")):
             since = len(desk.client.lines)
-            with dial(port) as sock:
-                assert how_it_ends(sock) == "reset"
+            assert how_dialing_ends(port) == "reset"
             desk.client.wait_line(f"refused: .*{why}", since=since)
 
     def test_the_user_is_told(self, desk: Desk) -> None:

@@ -79,11 +79,11 @@ class ConsumerTests(EngineCase):
         """A frame as long as the window, taken at once, is no sign of a slow consumer."""
         pair = Pair(replace(SMALL, max_memory=256 * MIB, first_window=8 * KIB))
         pair.add_many(2, 60e6, 0.01)
-        size = 12_000_000
+        size = 3_000_000
         for _ in range(2):
             stream_id = self.opened(pair)
             pair.a.write(stream_id, bytes(size))
-            pair.run(0.7)
+            pair.run(0.3)
             self.assertEqual(len(pair.b.streams[stream_id].got), size)
 
     def test_a_slow_consumer_gets_what_it_takes(self) -> None:
