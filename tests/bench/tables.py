@@ -224,6 +224,7 @@ P2 = Line(100, 50, 0.1)
 P3 = Line(100, 50, 1)
 P4 = Line(500, 20, 0.01)
 P5 = Line(20, 100, 2)
+S1, S2 = Line(0.128, 100), Line(0.4, 50)
 SMALL = Line(20, 10)
 FAST, SLOW = Line(50, 10), Line(20, 40)
 NEAR, FAR = Line(100, 5), Line(10, 150)
@@ -256,6 +257,14 @@ TABLES = {
         "the same where the network holds each connection to 8 Mbit/s",
         _both_ways(limited=replace(P1, limit=8)),
         ("direct", "iperf3", "ssh", "stripetwist"),
+        measure_bulk,
+        _GOODPUT,
+        "goodput",
+    ),
+    "slow": Table(
+        "the same on lines that are slow",
+        _both_ways(S1=S1, S2=S2),
+        ("direct", "ssh", "stripetwist"),
         measure_bulk,
         _GOODPUT,
         "goodput",
