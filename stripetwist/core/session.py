@@ -18,6 +18,9 @@ from stripetwist.core.target import OpenRequest, Target
 from stripetwist.core.warmth import Warmth
 from stripetwist.core.way import PathRole
 
+# Less room than this in a batch is not worth a frame.
+_CRUMB = 4 * HEADER_SIZE
+
 
 class Session:
     """
@@ -87,6 +90,7 @@ class Session:
         path: int = 0,
         role: PathRole = PathRole.PRIMARY,
         rate: int = 0,
+        segment: int = 0,
     ) -> None:
         """
         A connection has joined.
@@ -97,10 +101,12 @@ class Session:
         @param path: the number of the path that it takes.
         @param role: when that path is used.
         @param rate: bytes per second that all subflows of the path may carry; 0 for no limit.
+        @param segment: bytes that TCP puts into one of its packets; 0 if unknown.
         @raise ProtocolError: its id was used before.
         """
         if not self.closed:
             subflow = Subflow(subflow_id, self._limits, now, rtt, checksum, window_decays)
+            subflow.fill_segments(segment)
             subflow.path, subflow.role = path, role
             subflow.is_kept_warm = role is PathRole.PRIMARY and not rate
             self._subflows.add(subflow)
@@ -301,12 +307,14 @@ class Session:
 
     def _poll_data(self, subflow: Subflow, out: list[bytes], now: float) -> None:
         room = self._subflows.batch_for(subflow, now)
+        room -= subflow.beyond_segment(sum(map(len, out)))
         payload = min(subflow.frame_payload, room - HEADER_SIZE)
         if payload > self._limits.batch:
             payload = min(payload, self._subflows.longest - HEADER_SIZE)
         outbox = self._outbox
         takes_new = self._subflows.takes_new(subflow)
-        while room > 0:
+        while room > _CRUMB:
+            payload = min(payload, room - HEADER_SIZE)
             chunk = outbox.take_again(self._subflows.healthy)
             if chunk is None and (not takes_new or (chunk := outbox.cut(payload)) is None):
                 return

@@ -5,6 +5,7 @@ from math import log2
 from typing import TYPE_CHECKING
 
 from stripetwist.core import frames
+from stripetwist.core.batch import size_for, whole_segments
 from stripetwist.core.config import Limits
 from stripetwist.core.frames import HEADER, HEADER_SIZE, TICK, FrameParser
 from stripetwist.core.ledger import Ledger
@@ -84,7 +85,8 @@ class Subflow:
     @ivar wrote_at: when anything was last written to it.
     @ivar since_drain: bytes given to the connection since it last had room.
     @ivar rate: acknowledged bytes per second, while busy.
-    @ivar batch: how many bytes to give it at a time.
+    @ivar batch: about how many bytes to give it at a time.
+    @ivar full_batch: how many exactly, for TCP segments without a gap.
     @ivar last_heard: when bytes last came.
     @ivar owes_from: when a small frame of its own should leave.
     @ivar asked_at: when it was last asked for a sign of life.
@@ -116,7 +118,8 @@ class Subflow:
         self.tx = Traffic()
         self.rx = Traffic()
         self.rate = 0.0
-        self.batch = limits.batch_first
+        self._segment = 0
+        self.batch = self.full_batch = limits.batch_first
         self.since_drain = 0
         self.up_since = now
         self.last_heard = now
@@ -153,7 +156,8 @@ class Subflow:
         """How many bytes a DATA frame here should carry."""
         limits = self._limits
         fast = self.rate > limits.frame_large_above
-        return (self.batch if fast else min(self.batch, limits.frame_small)) - HEADER_SIZE
+        most = self.full_batch if fast else min(self.full_batch, limits.frame_small)
+        return most - HEADER_SIZE
 
     @property
     def latency(self) -> float:
@@ -240,7 +244,7 @@ class Subflow:
     @property
     def datagram_batch(self) -> int:
         """How many bytes of datagrams to give it at a time; their own rate is a sign here."""
-        return max(self.batch, self._batch_for(self.rate))
+        return max(self.batch, size_for(self.rate, self._limits))
 
     def datagram_share(self) -> float:
         """How many bytes of datagrams may go onto it while stream bytes wait; less if negative."""
@@ -386,7 +390,7 @@ class Subflow:
                 self._rated_at = -NEVER
             else:
                 self._rated_at = now
-                self.batch = self._batch_for(self.rate)
+                self._set_batch(size_for(self.rate, self._limits))
             self._datagrams_rated = self._datagrams
             self._rate_from = (now, self.ledger.acked)
             self._stood = 0.0
@@ -396,18 +400,23 @@ class Subflow:
         limits = self._limits
         return 0 < self.rate < limits.slow_below and now - self._rated_at < limits.slow_rest
 
-    def _batch_for(self, rate: float) -> int:
+    def fill_segments(self, segment: int) -> None:
         """
-        A power of two, so that it changes rarely.
+        Have what TLS makes of a batch fill TCP segments, where a batch is several of them.
 
-        What is bound to a slow subflow waits there, and what is next to it in the stream
-        waits for that: so no more than leaves soon.  Where even a large one leaves at once
-        what counts is the work that each frame takes, whatever its size.
+        @param segment: bytes that TCP puts into a packet; 0 if unknown.
         """
-        limits = self._limits
-        most = max(limits.batch, min(limits.batch_most, rate * limits.batch_time_fast))
-        size = max(limits.batch_least, min(most, rate * limits.batch_time))
-        return 1 << int(size).bit_length() - 1
+        if segment <= self._limits.batch_least // 2 and self.checksum is None:
+            self._segment = segment
+            self._set_batch(self.batch)
+
+    def _set_batch(self, size: int) -> None:
+        self.batch = size
+        self.full_batch = whole_segments(size, self._segment) if self._segment else size
+
+    def beyond_segment(self, size: int) -> int:
+        """How much of so many bytes is more than full segments."""
+        return size % self._segment if self._segment else 0
 
     def heard(self, now: float, calls: bool) -> None:
         """Bytes came; C{calls} if they call for an acknowledgement."""

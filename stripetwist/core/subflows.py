@@ -316,9 +316,9 @@ class Subflows:
     def batch_for(self, subflow: Subflow, now: float) -> int:
         """How many bytes to give it at a time: however little its path may carry, some."""
         if not self.paths.limited:
-            return subflow.batch
+            return subflow.full_batch
         least = min(self._limits.batch_least, self.paths.saved(subflow))
-        return int(min(subflow.batch, max(self.paths.room(subflow, now), least, _SLIVER)))
+        return int(min(subflow.full_batch, max(self.paths.room(subflow, now), least, _SLIVER)))
 
     @property
     def longest(self) -> int:

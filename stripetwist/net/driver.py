@@ -35,6 +35,10 @@ class Connection(Protocol):
         """Whether its congestion window shrinks while it is idle."""
 
     @property
+    def segment(self) -> int:
+        """How many bytes its kernel puts into a packet; 0 if unknown."""
+
+    @property
     def has_lost(self) -> bool:
         """Whether its kernel has had to send anything twice."""
 
@@ -123,7 +127,7 @@ class SessionDriver:
         @raise ProtocolError: with a number that was used before.
         """
         now, decays = self._clock.seconds(), connection.window_decays
-        way = path.number, path.role, path.rate
+        way = path.number, path.role, path.rate, connection.segment
         self.session.subflow_up(subflow_id, now, rtt, checksum, decays, *way)
         self.connections[subflow_id] = connection
         self._paths[subflow_id] = path.label

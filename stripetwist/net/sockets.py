@@ -148,6 +148,16 @@ def kernel_view(transport: Any) -> KernelView | None:
     )
 
 
+def segment_size(transport: Any) -> int:
+    """How many bytes a full TCP segment carries there (TCP_MAXSEG); 0 where unknown."""
+    if (handle := _tcp_socket(transport)) is None:
+        return 0
+    try:
+        return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+    except OSError:
+        return 0
+
+
 def has_retransmitted(transport: Any) -> bool:
     """Whether anything had to be sent twice; no where the kernel does not say."""
     if (handle := _tcp_socket(transport)) is None:

@@ -177,6 +177,11 @@ class SubflowProtocol(Protocol):
         return self._by_proxy or sockets.congestion_control(self.raw) not in ("", sockets.BBR)
 
     @property
+    def segment(self) -> int:
+        """How many bytes its kernel puts into a packet; 0 if unknown."""
+        return 0 if self._by_proxy else sockets.segment_size(self.raw)
+
+    @property
     def has_lost(self) -> bool:
         """Whether its kernel has had to send anything twice, as far as that is known."""
         return not self._by_proxy and sockets.has_retransmitted(self.raw)

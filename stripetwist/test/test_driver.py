@@ -83,6 +83,11 @@ class Wire:
         return False
 
     @property
+    def segment(self) -> int:
+        """It has none."""
+        return 0
+
+    @property
     def has_lost(self) -> bool:
         """What the test says."""
         return self.lossy

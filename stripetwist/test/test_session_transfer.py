@@ -6,6 +6,7 @@ from zlib import crc32
 from stripetwist.core import events, frames
 from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.errors import Code, OpenRefused
+from stripetwist.core.target import OpenRequest, Target
 from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
 from stripetwist.testing import Pair, pattern
 
@@ -137,6 +138,18 @@ class TransferTests(EngineCase):
         pair.run(0.2)
         self.assertEqual(bytes(pair.b.streams[stream_id].got), pattern(3000))
         self.assertLess(scribe.count(frames.DATA), 20)
+
+    def test_packets_are_full(self) -> None:
+        """Whatever stands before a stream's bytes, and of however many streams they are."""
+        pair = Pair(replace(LIMITS, min_window=64 * KIB))
+        session, now = pair.a.session, pair.heap.now
+        session.subflow_up(50, now, 0.05, segment=1448)
+        for size in (3_000, 50_000):
+            session.write(session.open(OpenRequest(Target.of("example.test", 80))), bytes(size))
+        for _ in range(5):
+            size = len(b"".join(session.poll(50, now)))
+            self.assertEqual((size + 22) % 1448, 0)
+            session.drained(50)
 
     def test_many_streams_share(self) -> None:
         """Streams take turns: alike, they end nearly together."""

@@ -88,6 +88,11 @@ class SocketsTests(SynchronousTestCase):
         assert view is not None
         self.assertTrue(view.waiting)
 
+    def test_how_much_a_packet_carries(self) -> None:
+        """As much as TCP says."""
+        self.assertEqual(sockets.segment_size(self.transport), self.option("TCP_MAXSEG"))
+        self.assertGreater(sockets.segment_size(self.transport), 500)
+
     def test_where_there_is_no_tcp(self) -> None:
         """Nothing is known, and nothing is asked for."""
         near, far = socket.socketpair()
@@ -98,9 +103,11 @@ class SocketsTests(SynchronousTestCase):
             sockets.hold_unsent(transport, 4096)
             self.assertIsNone(sockets.kernel_view(transport))
             self.assertEqual(sockets.congestion_control(transport), "")
+            self.assertEqual(sockets.segment_size(transport), 0)
 
     def test_a_closed_one(self) -> None:
         """No error."""
         self.near.close()
         sockets.hold_unsent(self.transport, 4096)
         self.assertIsNone(sockets.kernel_view(self.transport))
+        self.assertEqual(sockets.segment_size(self.transport), 0)

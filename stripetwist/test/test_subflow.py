@@ -1,6 +1,7 @@
 """L{stripetwist.core.subflow} and L{stripetwist.core.subflows}: who lives, who is asked."""
 
 from collections.abc import Iterable
+from math import ceil
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -23,6 +24,11 @@ LIMITS = Limits(prewarm=0)
 def kinds(buffers: Iterable[bytes]) -> list[int]:
     """Types of the frames in a batch."""
     return [frame[0] for frame in FrameParser().feed(b"".join(buffers))]
+
+
+def on_wire(size: int) -> int:
+    """How many bytes TLS makes of so many: 22 more for each 16 KiB."""
+    return size + 22 * ceil(size / 16_384)
 
 
 class SubflowTests(SynchronousTestCase):
@@ -149,6 +155,38 @@ class SubflowTests(SynchronousTestCase):
             self.subflow = Subflow(1, Limits(max_memory=memory * MIB), self.now, 0.04)
             self.carry(500e6)
             self.assertEqual(self.subflow.batch, batch)
+
+    def test_batches_fill_segments(self) -> None:
+        """With what TLS adds to each 16 KiB, to the last byte; at least three."""
+        for segment, rate, segments in (
+            (1448, 9e3, 3),
+            (1448, 200e3, 5),
+            (1428, 400e3, 11),
+            (1448, 1.9e6, 45),
+            (1448, 500e6, 181),
+            (2048, 9e3, 3),
+        ):
+            self.subflow = Subflow(1, LIMITS, self.now, 0.04)
+            self.subflow.fill_segments(segment)
+            self.carry(rate)
+            full = self.subflow.full_batch
+            self.assertEqual(on_wire(full), segments * segment)
+            self.assertLessEqual(self.subflow.frame_payload, full - HEADER_SIZE)
+
+    def test_no_segments_to_fill(self) -> None:
+        """They are unknown, or so long that it is no matter, or there is no TLS."""
+        for segment, checksum in (
+            (0, None),
+            (2_049, None),
+            (65_483, None),
+            (1448, lambda value, data: 0),
+        ):
+            self.subflow = Subflow(1, LIMITS, self.now, 0.04, checksum)
+            self.subflow.fill_segments(segment)
+            self.assertEqual(self.subflow.full_batch, LIMITS.batch_first)
+            self.carry(200e3)
+            self.assertEqual(self.subflow.full_batch, 8192)
+            self.assertEqual(self.subflow.beyond_segment(1000), 0)
 
     def carry(self, rate: float) -> None:
         """Keep it busy for a while at so many bytes a second."""

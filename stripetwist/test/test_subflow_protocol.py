@@ -136,6 +136,7 @@ class PlainTests(SubflowTestCase):
         self.subflow.pace(16_384)
         self.assertEqual(near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT), 16384)
         self.assertIsNotNone(self.subflow.kernel_view())
+        self.assertGreater(self.subflow.segment, 500)
         self.assertFalse(self.subflow.has_lost)
         self.subflow.smooth()
         rate = near.getsockopt(socket.SOL_SOCKET, 47, 8)

@@ -166,6 +166,7 @@ class TunnelTests(LinkTestCase):
         assert dialer.driver is not None
         for connection in dialer.driver.connections.values():
             self.assertIsNone(connection.kernel_view())
+            self.assertEqual(connection.segment, 0)
             self.assertEqual((connection.window_decays, connection.has_lost), (True, False))
 
     def test_refusals(self) -> None:
