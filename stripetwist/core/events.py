@@ -92,6 +92,13 @@ class SubflowDoubted:
 
 
 @dataclass(frozen=True, slots=True)
+class SubflowCold:
+    """A subflow is to have padding; C{Session.lost_packets} if packets get lost meanwhile."""
+
+    subflow_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class SubflowWarm:
     """A subflow has had its padding: what it sends next may be a whole window at once."""
 
@@ -134,6 +141,7 @@ Event = (
     | SubflowDead
     | SubflowDoubted
     | SubflowPaced
+    | SubflowCold
     | SubflowWarm
     | PeerGoesAway
     | SessionClosed

@@ -138,6 +138,11 @@ class Session:
         """What the kernel sees of a connection that C{doubtful} names."""
         self._subflows.kernel_says(subflow_id, view, now)
 
+    def lost_packets(self, subflow_id: int) -> None:
+        """A connection has had to send something twice since C{SubflowCold} named it."""
+        if (subflow := self._subflows.alive.get(subflow_id)) is not None:
+            self._warmth.lost_packets(subflow, self._subflows.alive)
+
     def doubtful(self, now: float) -> list[int]:
         """
         Ids of the subflows about to be asked, suspected or given up for their silence.

@@ -3,13 +3,17 @@
 from collections.abc import Callable
 
 from stripetwist.core.config import Limits
-from stripetwist.core.events import SubflowWarm
+from stripetwist.core.events import SubflowCold, SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
 from stripetwist.core.subflow import INITIAL_WINDOW, NEVER, State, Subflow
 
 # A queue has formed when a round trip takes this much longer than the least of late.
 _QUEUE_FACTOR = 1.25
 _QUEUE_TIME = 0.005
+# An idle connection may send as much at once as a new one anyway (RFC 5681, section 4.1).
+_WORTH_HOLDING = 2 * INITIAL_WINDOW
+# Where the first packet gets lost among so many, in bytes, one in some hundreds is.
+_CLEAN = 30 * INITIAL_WINDOW
 # Less than this within so many seconds is no use that new windows would matter for.
 _LITTLE = 8 * INITIAL_WINDOW
 _LATELY = 1.0
@@ -24,12 +28,15 @@ class Warmth:
     its first minute, and from the first byte after a cold time on, each subflow gets filler
     until as much has been written to it as its window should hold; and then a small frame
     now and then, for as long as the session was in use lately.  All of it within a budget.
+    Where packets get lost all that filler does is to make windows small before their time.
 
     @ivar until: when the session gets cold.
     @ivar padding: the subflows whose windows are to be opened yet, by id.
     """
 
-    def __init__(self, limits: Limits, now: float, tell: Callable[[SubflowWarm], None]) -> None:
+    def __init__(
+        self, limits: Limits, now: float, tell: Callable[[SubflowCold | SubflowWarm], None]
+    ) -> None:
         self._limits = limits
         self._tell = tell
         self._seen = 0
@@ -39,6 +46,7 @@ class Warmth:
         self._mark = now, 0
         self._lately = 0
         self._knows = False
+        self._lossy: set[int] = set()
         self.padding: dict[int, Subflow] = {}
         # Where there is to be no padding nobody need look whether it is time for it.
         self.until = now + limits.warm_hold if limits.prewarm else NEVER
@@ -62,6 +70,7 @@ class Warmth:
         self.until = now + self._limits.warm_hold
         if was_cold:
             self._knows = False
+            self._lossy.clear()
             for subflow in alive.values():
                 self.begin(subflow)
 
@@ -80,8 +89,25 @@ class Warmth:
     def begin(self, subflow: Subflow) -> None:
         """A subflow's window is small, as far as we know."""
         subflow.cold_from = subflow.ledger.written
-        if self._limits.prewarm and subflow.is_kept_warm:
+        may = self._limits.prewarm and subflow.path not in self._lossy
+        if may and subflow.is_kept_warm and subflow.subflow_id not in self.padding:
             self.padding[subflow.subflow_id] = subflow
+            self._tell(SubflowCold(subflow.subflow_id))
+
+    def lost_packets(self, subflow: Subflow, alive: dict[int, Subflow]) -> None:
+        """
+        Its path loses packets: open no more windows there, until the session gets cold.
+
+        Nor hold any open: each small frame that is lost would halve one.  What is lost after
+        many that were not found a queue full, and says nothing of the path.
+        """
+        like = [one for one in alive.values() if one.path == subflow.path]
+        if sum(one.ledger.written - one.cold_from for one in like) > _CLEAN:
+            return
+        self._lossy.add(subflow.path)
+        for other in list(self.padding.values()):
+            if other.path == subflow.path:
+                self._end(other)
 
     # ---- what is written
 
@@ -112,8 +138,11 @@ class Warmth:
         for other in list(self.padding.values()):
             like = not self._knows and _queues(subflow) and (other.rtt.minimum or 0.0) > least / 2
             if other is subflow or like:
-                del self.padding[other.subflow_id]
-                self._tell(SubflowWarm(other.subflow_id))
+                self._end(other)
+
+    def _end(self, subflow: Subflow) -> None:
+        del self.padding[subflow.subflow_id]
+        self._tell(SubflowWarm(subflow.subflow_id))
 
     def _may_begin(self, subflow_id: int, acked: int) -> bool:
         """
@@ -136,7 +165,9 @@ class Warmth:
         """When a subflow that is idle is to get a small frame; never if that is no use."""
         if not (subflow.window_decays and self._limits.prewarm and subflow.is_kept_warm):
             return NEVER
-        if subflow.wrote_at >= self.until or subflow.is_near:
+        if subflow.wrote_at >= self.until or subflow.is_near or subflow.path in self._lossy:
+            return NEVER
+        if subflow.window < _WORTH_HOLDING:
             return NEVER
         return subflow.wrote_at + self._limits.warm_tick
 

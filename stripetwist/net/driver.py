@@ -19,9 +19,10 @@ from stripetwist.net.association import Association
 from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
 from stripetwist.net.streams import SessionStreams
+from stripetwist.net.windows import Windowed, Windows
 
 
-class Connection(Protocol):
+class Connection(Windowed, Protocol):
     """A subflow as the driver knows it: somewhere to write, something to end."""
 
     def send(self, data: bytes) -> None:
@@ -37,13 +38,6 @@ class Connection(Protocol):
     @property
     def segment(self) -> int:
         """How many bytes its kernel puts into a packet; 0 if unknown."""
-
-    @property
-    def has_lost(self) -> bool:
-        """Whether its kernel has had to send anything twice."""
-
-    def smooth(self) -> None:
-        """Spread what is sent over the round trip."""
 
     def kernel_view(self) -> KernelView | None:
         """What the kernel knows of it, if it says."""
@@ -93,6 +87,7 @@ class SessionDriver:
         self._store = ground.store
         self._ended = ended
         self._paths: dict[int, str] = {}
+        self._windows = Windows(session, self.connections)
         self._streams = SessionStreams(session, ground.clock, ground.limits, self.soon, label)
         self._turn_comes: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
@@ -151,6 +146,7 @@ class SessionDriver:
             )
             self.close(error.code, error.reason)
             return
+        self._windows.look(subflow_id)
         self.soon()
 
     def drained(self, subflow_id: int) -> None:
@@ -167,6 +163,7 @@ class SessionDriver:
         """A connection is gone."""
         if self.connections.pop(subflow_id, None) is not None:
             self._paths.pop(subflow_id, None)
+            self._windows.forget(subflow_id)
             if not self.connections:
                 self.last_error = "the last connection was lost"
             self.session.subflow_down(subflow_id, self._clock.seconds())
@@ -292,8 +289,8 @@ class SessionDriver:
                     connection.pace(batch)
             case events.SubflowDoubted(subflow_id):
                 self.on_doubt(subflow_id)
-            case events.SubflowWarm(subflow_id):
-                self._smooth(subflow_id)
+            case events.SubflowCold() | events.SubflowWarm():
+                self._windows.happened(event)
             case events.PeerGoesAway(sentence, code):
                 self.log.info("{label}: {sentence}", label=self.label, sentence=sentence)
                 if code is Code.DRAINED:
@@ -301,17 +298,6 @@ class SessionDriver:
                 self.on_change()
             case events.SessionClosed(code, reason):
                 self._over(code, reason)
-
-    def _smooth(self, subflow_id: int) -> None:
-        """
-        Have the kernel spread a window that was opened ahead of use over a round trip.
-
-        All of them at once overflow a short queue.  Where packets get lost anyway windows
-        are small, and spreading them costs some of the rate.
-        """
-        connection = self.connections.get(subflow_id)
-        if connection is not None and not any(one.has_lost for one in self.connections.values()):
-            connection.smooth()
 
     # ---- time
 

@@ -158,15 +158,15 @@ def segment_size(transport: Any) -> int:
         return 0
 
 
-def has_retransmitted(transport: Any) -> bool:
-    """Whether anything had to be sent twice; no where the kernel does not say."""
+def retransmitted(transport: Any) -> int:
+    """How many packets had to be sent again; none where the kernel does not say."""
     if (handle := _tcp_socket(transport)) is None:
-        return False
+        return 0
     try:
         raw: bytes = handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TOTAL_RETRANS + 4)
     except OSError:
-        return False
-    return any(raw[_TOTAL_RETRANS:])
+        return 0
+    return int.from_bytes(raw[_TOTAL_RETRANS:], sys.byteorder)
 
 
 def break_at_exit(transport: Any, breaks: bool) -> None:

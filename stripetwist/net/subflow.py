@@ -182,9 +182,9 @@ class SubflowProtocol(Protocol):
         return 0 if self._by_proxy else sockets.segment_size(self.raw)
 
     @property
-    def has_lost(self) -> bool:
-        """Whether its kernel has had to send anything twice, as far as that is known."""
-        return not self._by_proxy and sockets.has_retransmitted(self.raw)
+    def retransmitted(self) -> int:
+        """How many packets its kernel has had to send again, as far as that is known."""
+        return 0 if self._by_proxy else sockets.retransmitted(self.raw)
 
     def smooth(self) -> None:
         """Spread what is sent over the round trip."""

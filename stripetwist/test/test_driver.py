@@ -50,7 +50,7 @@ class Wire:
         self.sends = 0
         self.paces: list[int] = []
         self.views: list[KernelView] = []
-        self.lossy = False
+        self.lost = 0
         self.smoothed = 0
         self._clock = clock
         self._id = subflow_id
@@ -88,9 +88,9 @@ class Wire:
         return 0
 
     @property
-    def has_lost(self) -> bool:
+    def retransmitted(self) -> int:
         """What the test says."""
-        return self.lossy
+        return self.lost
 
     def smooth(self) -> None:
         """Note it."""
@@ -731,15 +731,6 @@ class TimeTests(DriverTestCase):
         self.assertEqual(stuck.views, [])
         self.assertEqual(stuck.done, ["abort"])
 
-    def test_windows_are_smoothed_where_nothing_gets_lost(self) -> None:
-        """Once a subflow has had its filler; not if the kernel of any has sent twice."""
-        first, second = (near for near, _ in self.wires)
-        self.near._happened(SubflowWarm(1))
-        self.assertEqual((first.smoothed, second.smoothed), (1, 0))
-        first.lossy = True
-        self.near._happened(SubflowWarm(2))
-        self.assertEqual((first.smoothed, second.smoothed), (1, 0))
-
     def test_a_connection_hears_how_fast_it_is(self) -> None:
         """How many bytes it will be given at a time."""
         local, target, _ = self.coupled()
@@ -819,6 +810,51 @@ class TimeTests(DriverTestCase):
         self.assertEqual(snapshot["name"], "vps.example:8443")
         self.assertApproximates(snapshot["age"], 2, 0.1)
         self.assertEqual([one["path"] for one in snapshot["subflows"]], [None, None])
+
+
+class PaddingTests(DriverTestCase):
+    """Windows that are opened ahead of use."""
+
+    limits = Limits(max_memory=16 * MIB, prewarm=512 * KIB)
+
+    def padded(self) -> list[int]:
+        """How much filler went onto each connection."""
+        return [one["tx"]["pad"] for one in self.near.snapshot()["subflows"]]
+
+    def test_what_was_lost_before_is_no_matter(self) -> None:
+        """All windows are opened; and again, after use that lost packets and a long rest."""
+        self.run_for()
+        before = self.padded()
+        self.assertTrue(all(250 * KIB < size <= 256 * KIB for size in before), before)
+        for near, _ in self.wires:
+            near.lost = 7
+        self.run_for(self.limits.warm_hold + 1)
+        self.near.open(WEB)
+        self.run_for()
+        self.assertTrue(all(size > 500 * KIB for size in self.padded()), self.padded())
+
+    def test_none_where_packets_get_lost(self) -> None:
+        """It ends at the first, on all of the path, and comes no more."""
+        self.run_for(0.05)
+        before = self.padded()
+        self.assertGreater(min(before), 10 * KIB)
+        self.wires[1][0].lost = 1
+        self.run_for(0.02)
+        after = self.padded()
+        self.assertLess(sum(after), sum(before) + 100 * KIB)
+        self.run_for()
+        self.join(3)
+        self.run_for()
+        self.assertEqual(self.padded(), [*after, 0])
+
+    def test_windows_are_smoothed_where_nothing_gets_lost(self) -> None:
+        """Once a subflow has had its filler; not if the kernel of any has sent twice."""
+        first, second = (near for near, _ in self.wires)
+        self.near._happened(SubflowWarm(1))
+        self.assertEqual((first.smoothed, second.smoothed), (1, 0))
+        first.lost = 1
+        self.near._happened(SubflowWarm(2))
+        self.assertEqual((first.smoothed, second.smoothed), (1, 0))
 
 
 class ReentryTests(DriverTestCase):

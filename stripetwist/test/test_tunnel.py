@@ -167,7 +167,7 @@ class TunnelTests(LinkTestCase):
         for connection in dialer.driver.connections.values():
             self.assertIsNone(connection.kernel_view())
             self.assertEqual(connection.segment, 0)
-            self.assertEqual((connection.window_decays, connection.has_lost), (True, False))
+            self.assertEqual((connection.window_decays, connection.retransmitted), (True, 0))
 
     def test_refusals(self) -> None:
         """The path, what the proxy said, and what to do."""

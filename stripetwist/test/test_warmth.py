@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.config import KIB, MIB, Limits
-from stripetwist.core.events import SubflowWarm
+from stripetwist.core.events import SubflowCold, SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
 from stripetwist.core.subflow import NEVER, State, Subflow
 from stripetwist.core.warmth import Warmth
@@ -18,7 +18,7 @@ class WarmthTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """A session's, at 100 s, and a subflow 40 ms away."""
-        self.told: list[SubflowWarm] = []
+        self.told: list[SubflowCold | SubflowWarm] = []
         self.warmth = Warmth(LIMITS, 100.0, self.told.append)
         self.subflow = self.begun(0.04)
 
@@ -44,7 +44,8 @@ class WarmthTests(SynchronousTestCase):
         total = self.pad(self.subflow, 100.1, 2)
         self.assertTrue(256 * KIB - HEADER_SIZE <= total <= 256 * KIB, total)
         self.assertEqual(self.subflow.tx.pad, total)
-        self.assertEqual((self.warmth.padding, self.told), ({}, [SubflowWarm(1)]))
+        self.assertEqual(self.warmth.padding, {})
+        self.assertEqual(self.told, [SubflowCold(1), SubflowWarm(1)])
         self.assertEqual(self.pad(self.subflow, 101.0), 0)
 
     def test_payload_opens_it_as_well(self) -> None:
@@ -76,6 +77,20 @@ class WarmthTests(SynchronousTestCase):
         self.assertEqual(self.pad(self.subflow, 100.2), 0)
         self.assertEqual(self.warmth.padding, {})
 
+    def test_not_where_packets_get_lost(self) -> None:
+        """None of that path's, nor one that comes later; other paths', and once it was cold."""
+        beside, elsewhere, later = (Subflow(i, LIMITS, 100.0, 0.04) for i in (2, 3, 4))
+        elsewhere.path = 1
+        self.warmth.begin(beside)
+        self.warmth.begin(elsewhere)
+        self.told.clear()
+        self.warmth.lost_packets(self.subflow, {1: self.subflow, 2: beside, 3: elsewhere})
+        self.warmth.begin(later)
+        self.assertEqual(self.warmth.padding, {3: elsewhere})
+        self.assertEqual(self.told, [SubflowWarm(1), SubflowWarm(2)])
+        self.warmth.watch(1, {1: self.subflow, 4: later}, 250.0)
+        self.assertEqual(sorted(self.warmth.padding), [1, 3, 4])
+
     def test_not_while_it_is_in_doubt(self) -> None:
         """But afterwards."""
         self.subflow.state = State.SUSPECT
@@ -104,7 +119,7 @@ class WarmthTests(SynchronousTestCase):
 
     def test_ticks(self) -> None:
         """A PING 0.12 s after the last byte, until it gets cold; none where none is needed."""
-        self.subflow.wrote_at = 101.0
+        self.grow(self.subflow)
         self.assertAlmostEqual(self.warmth.tick_at(self.subflow), 101.12)
         self.warmth.tick(self.subflow, 101.12)
         self.assertEqual(len(self.subflow.take_owed(101.12)), 1)
@@ -113,6 +128,35 @@ class WarmthTests(SynchronousTestCase):
         self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
         self.subflow.wrote_at, self.subflow.window_decays = 101.0, False
         self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
+
+    def grow(self, subflow: Subflow) -> None:
+        """It has carried enough for its window to be open at 101 s."""
+        subflow.wrote(64 * KIB, None, 101.0)
+        subflow.acked(64 * KIB, None, 101.0)
+        subflow.wrote_at = 101.0
+
+    def test_no_ticks_for_a_window_as_small_as_at_first(self) -> None:
+        """Nothing was opened, or the line holds no more however much has gone over it."""
+        self.subflow.wrote_at = 101.0
+        self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
+        self.grow(self.subflow)
+        self.assertLess(self.warmth.tick_at(self.subflow), NEVER)
+        self.subflow.rate = 16e3
+        self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
+
+    def test_no_ticks_where_packets_get_lost(self) -> None:
+        """Each that gets lost would halve the window that it is to hold open."""
+        self.grow(self.subflow)
+        self.warmth.lost_packets(self.subflow, {1: self.subflow})
+        self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
+
+    def test_a_full_queue_is_no_loss(self) -> None:
+        """Where hundreds of packets have arrived before the first that did not."""
+        beside = self.begun(0.04)
+        for subflow in (self.subflow, beside):
+            subflow.wrote(220 * KIB, None, 101.0)
+        self.warmth.lost_packets(self.subflow, {1: self.subflow, 2: beside})
+        self.assertIn(1, self.warmth.padding)
 
     def test_budget(self) -> None:
         """Four MiB at once, then 6 kB a second and a tenth of the payload."""

@@ -1,0 +1,60 @@
+"""Congestion windows that are opened ahead of use, as the kernel sees them."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from stripetwist.core import events
+from stripetwist.core.session import Session
+
+
+class Windowed(Protocol):
+    """What there is to know of a connection's window."""
+
+    @property
+    def retransmitted(self) -> int:
+        """How many packets its kernel has had to send again."""
+
+    def smooth(self) -> None:
+        """Spread what is sent over the round trip."""
+
+
+class Windows:
+    """The subflows of a session that get filler: whether they lose packets, and what follows."""
+
+    def __init__(self, session: Session, connections: Mapping[int, Windowed]) -> None:
+        self._session = session
+        self._connections = connections
+        # What they had lost before.
+        self._lost: dict[int, int] = {}
+
+    def happened(self, event: events.SubflowCold | events.SubflowWarm) -> None:
+        """One is to get filler, or has had it."""
+        subflow_id = event.subflow_id
+        connection = self._connections.get(subflow_id)
+        if connection is None:
+            return
+        if isinstance(event, events.SubflowCold):
+            self._lost[subflow_id] = connection.retransmitted
+        else:
+            self.forget(subflow_id)
+            self._smooth(connection)
+
+    def look(self, subflow_id: int) -> None:
+        """Bytes have come on it, and so perhaps the news that others were lost."""
+        before = self._lost.get(subflow_id)
+        if before is not None and self._connections[subflow_id].retransmitted > before:
+            self._session.lost_packets(subflow_id)
+
+    def forget(self, subflow_id: int) -> None:
+        """It gets no more."""
+        self._lost.pop(subflow_id, None)
+
+    def _smooth(self, connection: Windowed) -> None:
+        """
+        Have the kernel spread a window that was opened ahead of use over a round trip.
+
+        All of them at once overflow a short queue.  Where packets get lost anyway windows
+        are small, and spreading them costs some of the rate.
+        """
+        if not any(one.retransmitted for one in self._connections.values()):
+            connection.smooth()
