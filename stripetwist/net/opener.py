@@ -8,10 +8,13 @@ from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from stripetwist.core.target import ANYWHERE, OpenRequest
+from stripetwist.core.target import ANYWHERE, Kind, OpenRequest
 from stripetwist.net.association import Association, Associator
 
 T = TypeVar("T")
+
+# Associations whose last refusal is known, so that it is not logged again.
+MOST_TOLD = 64
 
 
 class Opener(Associator, Protocol):
@@ -52,6 +55,8 @@ class Witness:
     """
     Logs what is reached through another opener; changes nothing.
 
+    A UDP port asks for its association until it has it: a refusal of one is logged once in a row.
+
     @ivar targets: whether hosts and ports are for everyday logs, or for debugging only.
     """
 
@@ -59,6 +64,7 @@ class Witness:
 
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
+        self._refused: dict[OpenRequest, str] = {}
         self.targets = False
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
@@ -74,17 +80,28 @@ class Witness:
         who, target = request.key_id or "local", _shown(request)
 
         def reached(way: T) -> T:
+            self._refused.pop(request, None)
             self.log.emit(level, "{who}: reached {target}", who=who, target=target)
             return way
 
         def not_reached(failure: Failure) -> Failure:
             # Nobody waits for a target that was given up.
-            if not failure.check(CancelledError):
-                why = failure.getErrorMessage()
+            why = failure.getErrorMessage()
+            if not failure.check(CancelledError) and self._is_news(request, why):
                 self.log.emit(level, "{who}: {why}", who=who, why=why, target=target)
             return failure
 
         return opening.addCallbacks(reached, not_reached)
+
+    def _is_news(self, request: OpenRequest, why: str) -> bool:
+        """Whether a refusal is another one than the last, if it is one that comes again."""
+        if request.kind is not Kind.UDP or request.target == ANYWHERE:
+            return True
+        last = self._refused.pop(request, "")
+        self._refused[request] = why
+        if len(self._refused) > MOST_TOLD:
+            del self._refused[next(iter(self._refused))]
+        return why != last
 
 
 def _shown(request: OpenRequest) -> str:

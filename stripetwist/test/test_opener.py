@@ -7,10 +7,11 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.errors import Code, OpenRefused
-from stripetwist.core.target import OpenRequest, Target
-from stripetwist.net.opener import SessionOpener, Witness
+from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
+from stripetwist.net.opener import MOST_TOLD, SessionOpener, Witness
 
 WEB = OpenRequest(Target.of("example.test", 80), key_id="laptop")
+TUNNEL = OpenRequest(Target.of("10.0.0.1", 51820), Kind.UDP, key_id="laptop")
 
 
 class Way:
@@ -20,8 +21,8 @@ class Way:
         self.answer = answer
 
     def associate(self, request: OpenRequest) -> "Deferred[Any]":
-        """No datagrams are asked for here."""
-        raise NotImplementedError
+        """See L{Associator.associate}."""
+        return self.answer
 
     def open(self, request: OpenRequest) -> "Deferred[Any]":
         """See L{Opener.open}."""
@@ -86,3 +87,38 @@ class WitnessTests(SynchronousTestCase):
     def test_given_up(self) -> None:
         """Nothing is said of what nobody waits for any more."""
         self.assertEqual(self.opened(fail(CancelledError()), True), [])
+
+    def associated(self, *whys: str, request: OpenRequest = TUNNEL) -> list[str]:
+        """Ask for an association that is refused with these words in turn; what is logged."""
+        answers: list[Deferred[Any]] = [
+            fail(OpenRefused(Code.NOT_ALLOWED, why)) if why else succeed("it") for why in whys
+        ]
+        way = Way(answers[0])
+        witness = Witness(way)
+        witness.targets = True
+        with capturedLogs() as logs:
+            for way.answer in answers:
+                witness.associate(request).addErrback(lambda failure: failure.trap(OpenRefused))
+        return [str(formatEvent(event)) for event in logs]
+
+    def test_asked_again(self) -> None:
+        """A UDP port asks until it has its association: each refusal is logged once in a row."""
+        lines = self.associated("not this", "not this", "not that", "", "not that", "not that")
+        said = ["not this", "not that", "reached 10.0.0.1:51820", "not that"]
+        self.assertEqual(lines, [f"laptop: {one}" for one in said])
+
+    def test_asked_by_programs(self) -> None:
+        """Each SOCKS client that is refused is logged: it has asked once."""
+        anywhere = OpenRequest(ANYWHERE, Kind.UDP, key_id="laptop")
+        self.assertEqual(len(self.associated("no", "no", request=anywhere)), 2)
+
+    def test_asked_by_many(self) -> None:
+        """What is remembered for that is bounded; who was refused longest ago is told again."""
+        witness = Witness(way := Way(succeed("it")))
+        ports = [*range(1, MOST_TOLD + 2), MOST_TOLD + 1, 1]
+        with capturedLogs() as logs:
+            for port in ports:
+                way.answer = fail(OpenRefused(Code.NOT_ALLOWED, "no"))
+                asked = OpenRequest(Target.of("10.0.0.1", port), Kind.UDP)
+                witness.associate(asked).addErrback(lambda failure: failure.trap(OpenRefused))
+        self.assertEqual(len(logs), MOST_TOLD + 2)
