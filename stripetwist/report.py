@@ -77,7 +77,9 @@ def _session(session: Snapshot) -> Iterator[str]:
     streams = _part(session, "streams")
     who = [session.get(name) for name in ("id", "role", "key", "name")]
     subflows = _parts(session, "subflows")
-    state = "down" if session.get("subflows") == [] else "up"
+    age, is_down = duration(session.get("age")), session.get("subflows") == []
+    # How long it has been down is not known; its age beside the word would pass for that.
+    state = f"down, opened {age} ago" if is_down else f"up  {age}"
     counts = ", ".join(
         f"{_text(streams[name])} {name}"
         for name in ("open", "opened", "refused", "reset")
@@ -85,8 +87,7 @@ def _session(session: Snapshot) -> Iterator[str]:
     )
     yield (
         f"  session {' '.join(dict.fromkeys(_text(one) for one in who if one))}"
-        f"  {_text(session.get('state', state))}  {duration(session.get('age'))}"
-        f"  {_count(len(subflows), 'subflow')}  streams: {counts or '-'}"
+        f"  {state}  {_count(len(subflows), 'subflow')}  streams: {counts or '-'}"
     )
     if subflows:
         yield from _table([_HEAD, *map(_subflow, subflows)])

@@ -124,11 +124,12 @@ class RenderTests(SynchronousTestCase):
         self.assertIn("direct  b:1     up", render({"paths": [one, other]}, 0.0))
 
     def test_a_session_without_connections(self) -> None:
-        """Is down, and its only path says why."""
+        """Is down, for who knows how long; its only path says why."""
         path = {"path": "direct", "state": "down", "last_error": "a:1 refuses connections"}
-        text = render({"sessions": [{"id": "a1", "subflows": []}], "paths": [path]}, 0.0)
+        session = {"id": "a1", "subflows": [], "age": 90.0}
+        text = render({"sessions": [session], "paths": [path]}, 0.0)
         self.assertIn("\n  direct  down   - of -    a:1 refuses connections\n", text)
-        self.assertIn("\n  session a1  down  ", text)
+        self.assertIn("\n  session a1  down, opened 1 min 30 s ago  0 subflows", text)
 
     def test_amounts(self) -> None:
         """Three digits and a unit."""
