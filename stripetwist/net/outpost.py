@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, ITransport
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from stripetwist.core.agents import Agent, is_agent_name, owner_of
+from stripetwist.core.errors import OpenRefused
 from stripetwist.core.link import Link
 from stripetwist.core.policy import Policy
-from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.target import OpenRequest, Target, shown
 from stripetwist.core.way import Way
 from stripetwist.net.association import Association
 from stripetwist.net.client import way_of
@@ -25,6 +27,8 @@ from stripetwist.net.guard import Guard
 from stripetwist.net.opener import Opener, Witness
 from stripetwist.net.path import path_lines
 from stripetwist.net.resolver import Resolver, daemon_threads
+
+T = TypeVar("T")
 
 _OWN_NAME = "localhost"
 _LEAVING = "the agent is shutting down"
@@ -50,11 +54,13 @@ class Inbound:
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
         """See L{Opener.open}."""
-        return self._opener.open(self._ours(request))
+        ours = self._ours(request)
+        return _named(self._opener.open(ours), ours.target, request.target)
 
     def associate(self, request: OpenRequest) -> Deferred[Association]:
         """See L{Associator.associate<stripetwist.net.association.Associator.associate>}."""
-        return self._opener.associate(self._ours(request))
+        ours = self._ours(request)
+        return _named(self._opener.associate(ours), ours.target, request.target)
 
     def _ours(self, request: OpenRequest) -> OpenRequest:
         self._dialer.strength.used()
@@ -75,6 +81,19 @@ class Inbound:
             before=self.name,
         )
         self.name = name
+
+
+def _named(opening: Deferred[T], ours: Target, asked: Target) -> Deferred[T]:
+    """Have a refusal name what was asked for, which whoever asked knows."""
+
+    def refused(failure: Failure) -> Failure:
+        error = failure.value
+        if isinstance(error, OpenRefused):
+            sentence = error.sentence.replace(shown(ours), shown(asked), 1)
+            return Failure(OpenRefused(error.code, sentence))
+        return failure
+
+    return opening if ours == asked else opening.addErrback(refused)
 
 
 class Outpost(MultiService):

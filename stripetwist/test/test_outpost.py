@@ -138,7 +138,10 @@ class OutpostTests(OutpostTestCase):
         self.assertEqual([dial.host for dial in self.network.dials if dial.port == 80],
                          ["127.0.0.1"])  # fmt: skip
         self.outpost.exit.guard.policy = Policy(("10.0.0.0/8",))
-        self.refusal(self.opened("attic.exit"), Code.NOT_ALLOWED)
+        sentence = self.refusal(self.opened("attic.exit"), Code.NOT_ALLOWED)
+        self.assertIn("attic.exit:80 (127.0.0.1) is refused: the exit's own machine", sentence)
+        sentence = self.refusal(self.opened("localhost"), Code.NOT_ALLOWED)
+        self.assertIn("localhost:80 (127.0.0.1) is refused", sentence)
         for host, own in (("a.exit", True), ("exit", False), ("a.b.exit", False), (None, False)):
             self.assertEqual(bool(owner_of(host)), own)
 
