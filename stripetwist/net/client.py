@@ -45,6 +45,11 @@ def way_of(driver: SessionDriver, now: float) -> tuple[float, str]:
     return rtt, sockets.congestion_control(first.raw)
 
 
+def _leaves(way_out: str) -> str:
+    """Where what comes in at a port leaves, if that is not the server."""
+    return way_out and f", leaves at exit {way_out}"
+
+
 class Client(MultiService):
     """
     Keeps a session to each server and offers them to local programs.
@@ -97,9 +102,9 @@ class Client(MultiService):
         port = self._fronts.listen(address, front)
         where = shown(address, port)
         if isinstance(front, ForwardFactory):
-            self.lines.append(f"  forward     {where} leads to {front.target}")
+            self.lines.append(f"  forward     {where} leads to {front.target}{_leaves(front.exit)}")
             return
-        self.lines.append(f"  proxy       {where}   {LANGUAGES}")
+        self.lines.append(f"  proxy       {where}   {LANGUAGES}{_leaves(front.exit)}")
         if command := trial(port, front):
             self.lines.append(f"  try         {command}")
 
@@ -112,8 +117,8 @@ class Client(MultiService):
         port = listen_udp(self._reactor, address, front, "--udp")
         self._udp.append(front)
         self._udp_ports.append(port)
-        where = shown(address, port)
-        self.lines.append(f"  udp         {where} leads to {front.request.target}")
+        where, request = shown(address, port), front.request
+        self.lines.append(f"  udp         {where} leads to {request.target}{_leaves(request.exit)}")
 
     @property
     def ports(self) -> Sequence[Any]:

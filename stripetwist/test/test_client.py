@@ -13,15 +13,18 @@ from stripetwist import client_tap
 from stripetwist.core.address import Address
 from stripetwist.core.errors import OpenRefused
 from stripetwist.core.policy import Policy
-from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.target import Kind, OpenRequest, Target
 from stripetwist.core.way import Via, Way
+from stripetwist.net import client as client_module
 from stripetwist.net import sockets
 from stripetwist.net.client import Client
 from stripetwist.net.files import StartupError
+from stripetwist.net.forward import ForwardFactory
 from stripetwist.net.guests import Guests, Sources
 from stripetwist.net.server import Server
 from stripetwist.net.socks import SocksFactory
 from stripetwist.net.tls import ServerCreator
+from stripetwist.net.udp_forward import UdpForward
 from stripetwist.test.link_case import PORT, LinkTestCase, Script, Scripts, certificate
 from stripetwist.test.process_case import Beginner, ProcessTestCase
 from stripetwist.test.socks_case import ScriptedUsers
@@ -277,6 +280,32 @@ class SayTests(ClientTestCase):
         front = SocksFactory(client.opener, self.network, self.limits)
         client.listen(Address(raw="unix:/run/x"), front)
         self.assertEqual(client.lines, ["  proxy       unix:/run/x   SOCKS5, SOCKS4, HTTP"])
+        self.successResultOf(client.stopService())
+        self.start()
+
+    def test_where_it_leaves(self) -> None:
+        """Each port says at which exit, where that is not the server."""
+        client = Client(self.network, self.ground(), [self.link])
+        to, network, limits = Target.of("10.0.0.1", 53), self.network, self.limits
+        proxy = SocksFactory(client.opener, network, limits, exit="attic")
+        client.listen(Address("127.0.0.1", SOCKS), proxy)
+        for port, name in ((2222, "attic"), (2223, "")):
+            front = ForwardFactory(client.opener, to, network, limits, exit=name)
+            client.listen(Address("127.0.0.1", port), front)
+        request = OpenRequest(to, Kind.UDP, "attic")
+        self.patch(client_module, "listen_udp", lambda *_: network.ports[2222])
+        front_udp = UdpForward(client.opener, request, network, limits)
+        client.forward_udp(Address("127.0.0.1", 2222), front_udp)
+        lines = [" ".join(line.split()) for line in client.lines if "try " not in line]
+        self.assertEqual(
+            lines,
+            [
+                "proxy 127.0.0.1:1080 SOCKS5, SOCKS4, HTTP, leaves at exit attic",
+                "forward 127.0.0.1:2222 leads to 10.0.0.1:53, leaves at exit attic",
+                "forward 127.0.0.1:2223 leads to 10.0.0.1:53",
+                "udp 127.0.0.1:2222 leads to 10.0.0.1:53, leaves at exit attic",
+            ],
+        )
         self.successResultOf(client.stopService())
         self.start()
 
