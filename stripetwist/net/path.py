@@ -32,6 +32,7 @@ class Path:
 
     @ivar label: what people call it.
     @ivar info: what the server is told of it.
+    @ivar server: what is at its end, for sentences.
     @ivar where: what it leads to, for sentences.
     @ivar first_stop: what is dialed, for sentences.
     @ivar places: those that dial or are up, and those that are about to end.
@@ -48,6 +49,7 @@ class Path:
         self.info = PathInfo(number, way.role, way.rate, self.label)
         self._host = way.host or link.host
         self.port = way.port or link.port
+        self.server = f"the server {link.address}"
         self.where = f"{link.address} by {self.label}" if way.host else link.address
         self.first_stop = f"the server {self.where}"
         if way.is_by_proxy:
@@ -224,6 +226,14 @@ def path_lines(paths: Sequence[Path]) -> list[str]:
     if all(path.way.host for path in paths):
         lines.append("  path        direct is not used; --path direct adds it")
     return lines
+
+
+def all_down(paths: Sequence[Path]) -> str:
+    """That none of several paths leads to the server, a sentence; empty where that is not so."""
+    reasons = [path.last_error for path in paths if path.last_error]
+    if len(paths) < 2 or len(reasons) < len(paths):
+        return ""
+    return f"all {len(paths)} paths to {paths[0].server} are down, the first since {reasons[0]}"
 
 
 def _is_up(place: Place) -> bool:

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from stripetwist import client_tap
 from stripetwist.core.address import Address
-from stripetwist.core.errors import OpenRefused
+from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.policy import Policy
 from stripetwist.core.target import Kind, OpenRequest, Target
 from stripetwist.core.way import Via, Way
@@ -136,6 +136,25 @@ class UseTests(ClientTestCase):
         waiting = Deferred.fromCoroutine(self.client.up(10))
         self.network.run(0.2)
         self.assertIn("refuses", str(self.failureResultOf(waiting, StartupError).value))
+        self.network.ports[PORT] = listening
+
+    def test_all_paths_are_down(self) -> None:
+        """A refusal says so, and of the first path why; one that tells nothing is waited for."""
+        listening = self.network.ports.pop(PORT)
+        self.network.silent.add(PORT + 1)
+        relay = Way("192.0.2.9", PORT + 1, via=Via.RELAY)
+        self.start([Way(bind="10.0.0.2"), relay])
+        opening = self.client.opener.open(OpenRequest(Target.of("203.0.113.9", 80)))
+        self.assertIn("192.0.2.1:8443 by direct,bind=10.0.0.2 refuses", self.client.complaint())
+        self.network.run(self.limits.session_wait, 0.05)
+        down = "all 2 paths to the server 192.0.2.1:8443 are down, the first since "
+        first = "192.0.2.1:8443 by direct,bind=10.0.0.2 refuses connections: start the server there"
+        sentence = self.refusal(opening, Code.NET_UNREACHABLE)
+        for text in (sentence, self.client.complaint(), str(self.client.snapshot()["last_error"])):
+            self.assertEqual(text, f"{down}{first}, or check the port")
+        opening = self.client.opener.open(OpenRequest(Target.of("203.0.113.9", 80)))
+        self.stop_client()
+        self.assertIn("shutting down", self.refusal(opening, Code.NET_UNREACHABLE))
         self.network.ports[PORT] = listening
 
     def test_before_the_session(self) -> None:
