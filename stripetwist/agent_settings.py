@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stripetwist.client_settings import ClientSettings, read_links, relay_among, with_subflows
+from stripetwist.client_settings import ClientSettings, paths_complaint, read_links, with_subflows
 from stripetwist.core.agents import MAX_CAPACITY, MAX_LABELS, MAX_WEIGHT
 from stripetwist.core.config import Limits
 from stripetwist.core.link import Link
@@ -92,8 +92,8 @@ class AgentSettings(CommonSettings):
             return "there is no server to dial; give --server LINK or FILE, or $STRIPETWIST_SERVER"
         if LOOPBACK in self.servers:
             return f"--server {LOOPBACK} is for clients; give an agent's link, or a file with one"
-        if relayed := relay_among(self.servers, self.paths):
-            return relayed
+        if astray := paths_complaint(self.servers, self.paths):
+            return astray
         if not self.allow:
             return (
                 "--allow is missing; say what may be reached from here, such as --allow internet, "

@@ -10,7 +10,7 @@ from stripetwist.core.agents import SERVER
 from stripetwist.core.config import Limits
 from stripetwist.core.link import Link
 from stripetwist.core.pool import Selector
-from stripetwist.core.way import Via, Way
+from stripetwist.core.way import PathRole, Via, Way
 from stripetwist.net.files import StartupError
 from stripetwist.net.keystore import read_link
 from stripetwist.ports import Named, named_twice
@@ -158,8 +158,8 @@ class ClientSettings(CommonSettings):
             )
         if LOOPBACK in self.servers and len(self.servers) > 1:
             return f"--server {LOOPBACK} is for trying things out; give it alone, or leave it out"
-        if relayed := relay_among(self.servers, self.paths):
-            return relayed
+        if astray := paths_complaint(self.servers, self.paths):
+            return astray
         if twice := named_twice(("--udp", one.listen) for one in self.udp):
             return twice
         open_to_others = "" if self.users or self.sources else proxy_open_to_others(self.socks)
@@ -207,7 +207,22 @@ def program_ports(proxies: Iterable[ProxyPort], forwards: Iterable[Forward]) -> 
     return ports + [("--forward", one.listen) for one in forwards]
 
 
-def relay_among(servers: Sequence[Server], ways: Sequence[Way]) -> str:
+def paths_complaint(servers: Sequence[Server], ways: Sequence[Way]) -> str:
+    """Why those paths make no sense together, or nothing."""
+    for one, other in combinations(ways, 2):
+        if one == other:
+            return f"--path {one} stands twice; leave one out"
+    # One that only waits has one.
+    total = sum(1 if way.role is PathRole.BACKUP else way.subflows or 1 for way in ways)
+    if total > MAX_SUBFLOWS:
+        return (
+            f"--path asks for {total} connections in all, and a session has {MAX_SUBFLOWS} at "
+            "most; give some of them fewer by ,subflows=N"
+        )
+    return _relay_among(servers, ways)
+
+
+def _relay_among(servers: Sequence[Server], ways: Sequence[Way]) -> str:
     """What is wrong with a relay where there are several servers: it leads to one."""
     relay = next((way for way in ways if way.via is Via.RELAY), None)
     if relay is None or len(servers) < 2:

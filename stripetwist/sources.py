@@ -299,14 +299,15 @@ def _row(one: Option, row: dict[str, Any], where: str) -> object:
 def _value(one: Option, given: Given) -> Any:
     """What an option's texts stand for."""
     values = []
-    for text in given.texts:
+    for number, text in enumerate(given.texts, 1):
         try:
             if not text.strip():
                 raise ValueError(f"it is empty; write {one.metavar}")
             values.append(one.read(text))
         except ValueError as error:
-            shown = "" if one.secret else show(text)
-            head = f"{given.where}{shown}".rstrip(" =")
+            head = f"{given.where}{'' if one.secret else show(text)}".rstrip(" =")
+            if one.secret and len(given.texts) > 1:
+                head += f", number {number} of {len(given.texts)}"
             raise StartupError(f"{head}: {error}") from None
     return tuple(values) if one.repeatable else values[0]
 

@@ -283,6 +283,40 @@ class ServerOptionTests(OptionsTestCase):
         self.assertEqual(self.refused(agent, "--allow", "lan", *words, *relay), sentence)
         client(*words[:2], *relay)
 
+    def test_paths_that_make_no_sense_together(self) -> None:
+        """Each stands once, and together they have no more subflows than a session may."""
+        here = ("--server", LINK.format())
+
+        def words(*paths: str) -> list[str]:
+            return [*here, *(word for path in paths for word in ("--path", path))]
+
+        relay = "tcp://relay.example,nic=eth0"
+        sentence = "--path tcp://relay.example,nic=eth0 stands twice; leave one out"
+        for role, more in ((client, ()), (agent, ("--allow", "lan"))):
+            self.assertEqual(self.refused(role, *more, *words(relay, "direct", relay)), sentence)
+        proxies = ("socks://a:b@proxy", "socks://c:d@proxy", "direct", "direct,nic=eth0")
+        client(*words(*proxies))
+        self.assertNotIn("b@", self.refused(client, *words(*proxies, proxies[0])))
+        many = words("direct,subflows=40", "direct,nic=eth0,subflows=24", "direct,nic=eth1")
+        self.assertEqual(
+            self.refused(client, *many),
+            "--path asks for 65 connections in all, and a session has 64 at most; "
+            "give some of them fewer by ,subflows=N",
+        )
+        client(*words("direct,subflows=63", "direct,nic=eth0,role=backup,subflows=60"))
+
+    def test_which_of_several_is_wrong(self) -> None:
+        """By its number, since there may be a password in it."""
+        here, bad = ("--server", LINK.format()), "direct,nic=a/b"
+        why = 'nic= takes the name of a network card, not "a/b"'
+        self.assertEqual(self.refused(client, *here, "--path", bad), f"--path: {why}")
+        self.assertEqual(
+            self.refused(client, *here, "--path", "direct", "--path", bad, "--path", "direct"),
+            f"--path, number 2 of 3: {why}",
+        )
+        variable = self.refused(client, *here, STRIPETWIST_PATH=f"direct {bad}")
+        self.assertEqual(variable, f"STRIPETWIST_PATH, number 2 of 2: {why}")
+
     def test_loopback_has_no_link(self) -> None:
         """The server runs in this process."""
         self.assertEqual(client("--server", "loopback:").links(), [])
