@@ -19,6 +19,18 @@ from stripetwist.core.errors import printable
 from stripetwist.net.files import StartupError
 from stripetwist.net.udp_port import bind_udp
 
+_NO_NAME = "that name has no address here; write an address of this machine"
+_OF_PORTS: dict[int | None, str] = {
+    errno.EADDRINUSE: "another program has that port; stop it, or choose another port",
+    errno.EACCES: "that port is for root only; choose one above 1023",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address",
+}
+_OF_FILES: dict[int | None, str] = {
+    errno.ENOENT: "there is no such folder; make it, or choose another path",
+    errno.EACCES: "this user may not write there; choose another path",
+    errno.EADDRINUSE: "something else is there; choose another path, or remove it",
+}
+
 
 def server_endpoint(reactor: Any, address: Address, option: str) -> IStreamServerEndpoint:
     """
@@ -54,7 +66,9 @@ def listen(
     if outcome and not isinstance(outcome[0], Failure):
         port: IListeningPort = outcome[0]
         return port
-    why = _why_not(outcome[0].value) if outcome else "it would not be ready before the start"
+    why = "it would not be ready before the start"
+    if outcome:
+        why = _why_not(outcome[0].value, address.raw.startswith("unix:"))
     raise StartupError(f"{option} {address} cannot be listened at: {why}")
 
 
@@ -69,17 +83,21 @@ def listen_udp(reactor: Any, address: Address, protocol: DatagramProtocol, optio
     try:
         return bind_udp(reactor, protocol, host, address.port)
     except CannotListenError as error:
-        why = _why_not(error)
+        why = _why_not(error, is_file=False)
     raise StartupError(f"{option} {address} cannot be listened at: {why}")
 
 
-def _why_not(error: BaseException) -> str:
+def _why_not(error: BaseException, is_file: bool) -> str:
+    """
+    Why it cannot be listened there, and what to do.
+
+    @param is_file: whether it is a Unix socket.
+    """
     cause = getattr(error, "socketError", error)
-    number = getattr(cause, "errno", None)
-    if number == errno.EADDRINUSE:
-        return "another program has that port; stop it, or choose another port"
-    if number == errno.EACCES:
-        return "that port is for root only; choose one above 1023"
-    if number == errno.EADDRNOTAVAIL:
-        return "no interface of this machine has that address"
-    return printable(str(cause), 120)
+    if isinstance(cause, socket.gaierror):
+        return _NO_NAME
+    if is_file and not isinstance(cause, OSError):
+        # Twisted's words for it speak of a lock.
+        return "another program listens there; stop it, or choose another path"
+    why = (_OF_FILES if is_file else _OF_PORTS).get(getattr(cause, "errno", None))
+    return why or printable(getattr(cause, "strerror", None) or str(cause), 120)

@@ -1,6 +1,7 @@
 """L{stripetwist.net.listening}: from an address to an open port, or to a sentence."""
 
 import errno
+import os
 import socket
 from typing import Any, cast
 
@@ -34,13 +35,13 @@ class ListenTests(SynchronousTestCase):
         self.assertTrue(sentence.isprintable() and sentence.isascii())
         return sentence
 
-    def fail_with(self, error: Exception) -> None:
+    def fail_with(self, error: Exception, method: str = "listenTCP") -> None:
         """Have the system refuse."""
 
         def refuse(*_: object, **__: object) -> None:
             raise error
 
-        self.patch(self.network, "listenTCP", refuse)
+        setattr(self.network, method, refuse)
 
     def test_an_interface(self) -> None:
         """The port is open there once it is returned."""
@@ -81,6 +82,32 @@ class ListenTests(SynchronousTestCase):
             self.assertIn(words, self.refused("192.0.2.1:80"))
         self.fail_with(OSError(errno.EADDRINUSE, "in use"))
         self.assertIn("another program has that port", self.refused("192.0.2.1:80"))
+
+    def test_a_host_that_nobody_knows(self) -> None:
+        """No number stands in the sentence."""
+        why = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        self.fail_with(CannotListenError("nohost.test", 81, why))
+        self.assertEqual(
+            self.refused("nohost.test:81"),
+            "--listen nohost.test:81 cannot be listened at: that name has no address here; "
+            "write an address of this machine",
+        )
+
+    def test_a_unix_socket(self) -> None:
+        """It is a file, and so is its lock, which comes first."""
+        for number, words in (
+            (errno.ENOENT, "there is no such folder; make it, or choose another path"),
+            (errno.EACCES, "this user may not write there; choose another path"),
+            (errno.EADDRINUSE, "something else is there; choose another path, or remove it"),
+            (errno.EROFS, "Read-only file system"),
+        ):
+            lock = OSError(number, os.strerror(number), "29375", None, "/x/y.lock")
+            for error in (lock, CannotListenError(None, "/x/y", lock)):
+                self.fail_with(error, "listenUNIX")
+                expected = f"--listen unix:/x/y cannot be listened at: {words}"
+                self.assertEqual(self.refused("unix:/x/y"), expected)
+        self.fail_with(CannotListenError(None, "/x/y", "Cannot acquire lock"), "listenUNIX")
+        self.assertIn("at: another program listens there; stop", self.refused("unix:/x/y"))
 
     def test_not_at_once(self) -> None:
         """An endpoint that is open only later would be too late to refuse."""
