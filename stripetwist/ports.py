@@ -17,7 +17,8 @@ def named_twice(ports: Iterable[Named]) -> str:
     for (option, one), (other, two) in combinations(ports, 2):
         if _are_one(one, two):
             where = one.raw or f"port {one.port}"
-            return f"{where} stands twice, in {option} and {other}; change one, or leave it out"
+            options = f" in {option}" if option == other else f", in {option} and {other}"
+            return f"{where} stands twice{options}; change one, or leave it out"
     return ""
 
 

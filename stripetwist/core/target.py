@@ -156,6 +156,11 @@ def shown(target: Target) -> str:
     return str(target)
 
 
+def refusal_line(sentence: str, whom: str = "") -> str:
+    """A refusal for the log, of somebody if that matters; many sentences say that they are one."""
+    return sentence if IS_REFUSED in sentence else f"refused{whom}: {sentence}"
+
+
 # The target of an association whose datagrams each name their own.
 ANYWHERE = Target(IPv4Address(0), 0)
 

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from stripetwist.core.config import KIB, Limits
 from stripetwist.core.errors import Code, OpenRefused, printable
-from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.target import OpenRequest, Target, refusal_line
 from stripetwist.net import relay
 from stripetwist.net.guests import Guests
 from stripetwist.net.opener import Opener
@@ -125,7 +125,7 @@ class ForwardProtocol(Protocol):
 
     def _refuse(self, code: Code, sentence: str) -> None:
         self._front.refused[code] += 1
-        self._log.info("refused: {sentence}", sentence=sentence)
+        self._log.info("{line}", line=refusal_line(sentence))
         self.abort()
 
     def _broke(self, failure: Failure) -> None:

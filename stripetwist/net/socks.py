@@ -33,7 +33,7 @@ from stripetwist.core.socks5 import (
     Say,
     bound_reply,
 )
-from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
+from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target, refusal_line
 from stripetwist.net import relay
 from stripetwist.net.association import Association
 from stripetwist.net.guests import Guests
@@ -337,7 +337,7 @@ class SocksProtocol(Protocol):
         # Who guesses passwords is to be found out.
         host = getattr(self._near.getPeer(), "host", "") if refusal.code is Code.AUTH else ""
         whom = f" {host}" if host else ""
-        self._log.info("refused{whom}: {sentence}", whom=whom, sentence=refusal.sentence)
+        self._log.info("{line}", line=refusal_line(refusal.sentence, whom))
 
     def _leave(self) -> None:
         """Close so that the last reply arrives: what is still coming must not cause a reset."""

@@ -11,7 +11,7 @@ from stripetwist.core import events
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.session import Session
-from stripetwist.core.target import OpenRequest
+from stripetwist.core.target import OpenRequest, refusal_line
 from stripetwist.net.association import Association
 from stripetwist.net.datagrams import SessionAssociations
 from stripetwist.net.ground import Ground
@@ -228,7 +228,7 @@ class SessionStreams:
     def _refused_late(self, stream_id: int, code: Code, sentence: str) -> None:
         """Whoever asked has been given its stream already."""
         if (transport := self._transports.pop(stream_id, None)) is not None:
-            self.log.info("refused: {sentence}", sentence=sentence)
+            self.log.info("{line}", line=refusal_line(sentence))
             transport.lost(code)
 
     def _lost(self, stream_id: int, code: Code | None) -> None:

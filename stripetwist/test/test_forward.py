@@ -65,6 +65,13 @@ class ForwardTests(FrontCase):
         self.assertEqual(dict(self.front.refused), {Code.REFUSED_BY_TARGET: 1})
         self.assert_nothing_left()
 
+    def test_refused_by_a_policy(self) -> None:
+        """Which says so itself: nothing is refused twice."""
+        wire = self.client(b"abc")
+        self.opener.refuse(Code.NOT_ALLOWED, "10.0.0.1:80 is refused: a private address")
+        self.assertEqual(wire.turn().end, "aborted")
+        self.assertEqual(self.texts(), ["10.0.0.1:80 is refused: a private address"])
+
     def test_no_answer(self) -> None:
         """The target is not waited for without end."""
         wire = self.client(b"abc")

@@ -433,7 +433,7 @@ class TogetherTests(OptionsTestCase):
         client(*here, "--status", "8", "--udp", "8=a.example:1")
         self.assertIn("--listen and --socks", self.refused(server, "--socks", "8443"))
         udp = ("--udp", "7=a.example:1", "--udp", "7=b.example:1")
-        self.assertIn("port 7 stands twice, in --udp and --udp", self.refused(client, *here, *udp))
+        self.assertIn("port 7 stands twice in --udp; ", self.refused(client, *here, *udp))
         for one, other in (("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:7", "7"), ("7", "unix:/7")):
             client(*here, "--socks", one, "--status", other)
 

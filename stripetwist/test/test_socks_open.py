@@ -51,6 +51,12 @@ class OpenTests(FrontCase):
         self.opener.refuse(Code.NOT_ALLOWED, "vps refused 10.0.0.1:80: a private\x1b address")
         self.assertEqual(self.texts(), ["refused: vps refused 10.0.0.1:80: a private\\x1b address"])
 
+    def test_a_reason_that_says_so_itself(self) -> None:
+        """Is the line: nothing is refused twice."""
+        self.opening()
+        self.opener.refuse(Code.NOT_ALLOWED, "10.0.0.1:80 is refused: a private address")
+        self.assertEqual(self.texts(), ["10.0.0.1:80 is refused: a private address"])
+
     def test_targets_are_logged_at_debug_only(self) -> None:
         """Who talks to whom is nobody's business."""
         self.opening()
