@@ -125,6 +125,7 @@ def _show(words: list[str]) -> int:
 def _revoke(words: list[str]) -> int:
     options = _parser("revoke", "Forget a key.").parse_args(words)
     keys = _Keys(options)
+    keys.find(options.name)
     held = [name for name in OWN_LINKS if holder_of(keys.folder, name) == options.name]
     keys.store.revoke(options.name)
     if options.name not in OWN_LINKS:

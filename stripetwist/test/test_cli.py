@@ -349,8 +349,11 @@ class KeyTests(CliTestCase):
         self.assert_refused("a key's name is", "key", "add", "A B")
         self.assert_refused("that is over", "key", "add", "x", "--expires", "2020-01-01")
         self.assert_refused("such as 2030-12-31", "key", "add", "x", "--expires", "soon")
-        self.assert_refused("did you mean client-1?", "key", "show", "client1")
-        self.assert_refused('no key "x"', "key", "revoke", "x")
+        for verb in ("show", "revoke"):
+            unknown = "there is no key client1; did you mean client-1?"
+            self.assert_refused(unknown, "key", verb, "client1")
+            unknown = "there is no key x; stripetwist key list shows them"
+            self.assert_refused(unknown, "key", verb, "x")
         self.assertEqual(self.keys(), before)
         self.assertEqual(self.run_command("key"), 1)
 
