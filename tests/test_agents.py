@@ -107,8 +107,8 @@ def test_wrong_links(workshop: Workshop) -> None:
     agent = attic(workshop, server.link)
     client = workshop.client(str(workshop.link_file(server.agent_link)))
     for process, says in (
-        (agent, "takes this link from clients only: give stripe-agent an agent's link"),
-        (client, "takes this link from agents only: give stripe-client a client's link"),
+        (agent, "takes this link from clients only; give --server an agent's link"),
+        (client, "takes this link from agents only; give --server a client's link"),
     ):
         process.wait_line(says)
         wait_still(lambda process=process: len(process.lines), 0.5, 5, "the log")

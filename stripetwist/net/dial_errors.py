@@ -68,5 +68,5 @@ def rejection_sentence(error: Rejected, where: str) -> str:
 def role_sentence(role: Role, where: str) -> str:
     """Why a server lets us not in that knows our key, but not as what we are."""
     if role is Role.AGENT:
-        return f"{where} takes this link from clients only: give stripe-agent an agent's link"
-    return f"{where} takes this link from agents only: give stripe-client a client's link"
+        return f"{where} takes this link from clients only; give --server an agent's link"
+    return f"{where} takes this link from agents only; give --server a client's link"

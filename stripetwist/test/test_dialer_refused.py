@@ -50,7 +50,7 @@ class RefusedTests(LinkTestCase):
         self.assertEqual(acceptor.door.sessions, {})
         told = [one for one in lines if "192.0.2.1:8443" in one]
         self.assertEqual(len(told), 1, told)
-        self.assertIn("takes this link from agents only", told[0])
+        self.assertIn("takes this link from agents only; give --server a client's link", told[0])
         self.assertEqual(dialer.last_error, told[0])
 
     def test_wrong_pin(self) -> None:

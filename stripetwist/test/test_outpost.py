@@ -225,7 +225,7 @@ class OutpostTests(OutpostTestCase):
         )
         lines = [line for line in self.start() if "192.0.2.1:8443" in line]
         self.assertEqual(len(lines), 1, lines)
-        self.assertIn("takes this link from clients only", lines[0])
+        self.assertIn("takes this link from clients only; give --server an agent's link", lines[0])
 
 
 class TapTests(ProcessTestCase):
