@@ -160,6 +160,8 @@ class ClientSettings(CommonSettings):
             return f"--server {LOOPBACK} is for trying things out; give it alone, or leave it out"
         if astray := paths_complaint(self.servers, self.paths):
             return astray
+        if self.udp_copies > 1 and not self.udp:
+            return "--udp-copies is of no use without --udp LISTEN=HOST:PORT"
         if twice := named_twice(("--udp", one.listen) for one in self.udp):
             return twice
         open_to_others = "" if self.users or self.sources else proxy_open_to_others(self.socks)

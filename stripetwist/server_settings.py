@@ -152,6 +152,8 @@ class ServerSettings(CommonSettings):
             return "--plaintext has no use for --tls-cert and --tls-key; leave out one or the other"
         if twice := named_twice(self.ports()):
             return twice
+        if unheeded := self._unheeded():
+            return unheeded
         public = [place for place in self.listen if not place.is_local]
         if self.plaintext and public:
             return (
@@ -172,6 +174,24 @@ class ServerSettings(CommonSettings):
         ports = () if self.users or self.sources else self.socks
         open_to_others = next(filter(None, (proxy_open_to_others(one.listen) for one in ports)), "")
         return open_to_others or CommonSettings.complaint(self)
+
+    def _unheeded(self) -> str:
+        """What is wrong with an option about its own ports where there are none."""
+        about = {
+            "--exit": self.exit != Selector(ANY),
+            "--fallback": self.fallback != REFUSE,
+            "--from": bool(self.sources),
+        }
+        if self.users and not self.socks:
+            name, ports = "--users", "--socks"
+        elif any(about.values()) and not (self.socks or self.forwards):
+            name, ports = next(one for one in about if about[one]), "--socks or --forward"
+        else:
+            return ""
+        return (
+            f"{name} says nothing of clients, only of the server's own ports; "
+            f"add {ports}, or leave it out"
+        )
 
     def ports(self) -> list[Named]:
         """As in L{CommonSettings}, with those for peers and for programs."""

@@ -437,6 +437,35 @@ class TogetherTests(OptionsTestCase):
         for one, other in (("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:7", "7"), ("7", "unix:/7")):
             client(*here, "--socks", one, "--status", other)
 
+    def test_what_only_ports_of_its_own_heed(self) -> None:
+        """A server without any refuses it, lest somebody believe that clients are meant."""
+        forward = ("--forward", "7=a.example:1")
+        for name, value in (
+            ("exit", "attic"),
+            ("fallback", "direct"),
+            ("from", "10.0.0.0/8"),
+            ("users", "x"),
+        ):
+            words = (f"--{name}", value)
+            ports = "--socks" if name == "users" else "--socks or --forward"
+            self.assertEqual(
+                self.refused(server, *words),
+                f"--{name} says nothing of clients, only of the server's own ports; "
+                f"add {ports}, or leave it out",
+            )
+            server(*words, "--socks", "1080")
+            if name != "users":
+                server(*words, *forward)
+        self.assertIn("--socks, or leave it out", self.refused(server, "--users", "x", *forward))
+
+    def test_copies_of_no_datagrams(self) -> None:
+        """They are those of UDP ports."""
+        here = ("--server", LOOPBACK, "--udp-copies", "2")
+        self.assertEqual(
+            self.refused(client, *here), "--udp-copies is of no use without --udp LISTEN=HOST:PORT"
+        )
+        client(*here, "--udp", "7=a.example:1")
+
     def test_a_server_stands_once(self) -> None:
         """As a link or in a file; another key of the same server is another."""
         file, other = self.file(LINK.format(), "a.link"), replace(LINK, key_id="other")
