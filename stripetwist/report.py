@@ -98,10 +98,15 @@ def _server(server: Snapshot) -> Sequence[str]:
     return (
         _text(server.get("address")),
         _text(server.get("state")),
-        duration(server.get("age")),
+        _up(server),
         *_work(server),
         _last_error(server),
     )
+
+
+def _up(peer: Snapshot) -> str:
+    """For how long there has been a session with a peer, unless it is away."""
+    return "-" if peer.get("state") == "away" else duration(peer.get("age"))
 
 
 def _work(peer: Snapshot) -> Sequence[str]:
@@ -124,7 +129,7 @@ def _agent(agent: Snapshot) -> Sequence[str]:
     return (
         _text(agent.get("name")),
         _text(agent.get("state")),
-        duration(agent.get("age")),
+        _up(agent),
         _text(agent.get("key")),
         *_work(agent),
         _text(agent.get("capacity") or None),

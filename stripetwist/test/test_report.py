@@ -73,6 +73,13 @@ class RenderTests(SynchronousTestCase):
             text,
         )
 
+    def test_how_long_peers_are_up(self) -> None:
+        """Of those that are away nothing is said, though their session is some age."""
+        for kind in ("agents", "servers"):
+            away = {"name": "a", "address": "a", "state": "away", "age": 9, "active": 0}
+            (line,) = [one for one in render({kind: [away]}, 0.0).split("\n") if "away" in one]
+            self.assertEqual(line.split()[:3], ["a", "away", "0"], kind)
+
     def test_servers_of_an_agent(self) -> None:
         """A line each, with what is wrong with those that are away; its own name before."""
         vps = {"address": "vps:8443", "state": "connected", "rtt": 0.0123, "active": 2}
