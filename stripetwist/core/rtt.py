@@ -12,14 +12,24 @@ class RttEstimator:
 
     @ivar smoothed: C{None} before the first sample.
     @ivar variation: C{rttvar} of the RFC.
+    @ivar last: the samples of late, at most three.
     @ivar minimum: the least of the recent samples; C{None} before the first.
     """
 
-    __slots__ = ("_bucket_ends", "_current", "_previous", "minimum", "smoothed", "variation")
+    __slots__ = (
+        "_bucket_ends",
+        "_current",
+        "_previous",
+        "last",
+        "minimum",
+        "smoothed",
+        "variation",
+    )
 
     def __init__(self) -> None:
         self.smoothed: float | None = None
         self.variation = 0.0
+        self.last: tuple[float, ...] = ()
         self.minimum: float | None = None
         self._previous = float("inf")
         self._current = float("inf")
@@ -28,6 +38,7 @@ class RttEstimator:
     def sample(self, rtt: float, now: float) -> None:
         """One measured round trip."""
         rtt = max(rtt, 1e-6)
+        self.last = (*self.last[-2:], rtt)
         if self.smoothed is None:
             self.smoothed = rtt
             self.variation = rtt / 2

@@ -7,9 +7,12 @@ from stripetwist.core.events import SubflowCold, SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
 from stripetwist.core.subflow import INITIAL_WINDOW, NEVER, State, Subflow
 
-# A queue has formed when a round trip takes this much longer than the least of late.
+# A queue has formed when round trips take this much longer than the least of late; a single
+# one has to take longer for that.
 _QUEUE_FACTOR = 1.25
 _QUEUE_TIME = 0.005
+_LONG_FACTOR = 2.0
+_LONG_TIME = 0.05
 # An idle connection may send as much at once as a new one anyway (RFC 5681, section 4.1).
 _WORTH_HOLDING = 2 * INITIAL_WINDOW
 # Where the first packet gets lost among so many, in bytes, one in some hundreds is.
@@ -187,8 +190,13 @@ class Warmth:
 
 
 def _queues(subflow: Subflow) -> bool:
-    """Whether its round trips take longer than they need to: the path is full."""
+    """
+    Whether its round trips take longer than they need to: the path is full.
+
+    One may be long for the peer's work on a hello, or for a window that had no room.
+    """
     rtt = subflow.rtt
-    if rtt.smoothed is None or rtt.minimum is None:
+    if rtt.minimum is None:
         return False
-    return rtt.smoothed > _QUEUE_FACTOR * rtt.minimum + _QUEUE_TIME
+    is_long = min(rtt.last) > _QUEUE_FACTOR * rtt.minimum + _QUEUE_TIME
+    return is_long or rtt.last[-1] > _LONG_FACTOR * rtt.minimum + _LONG_TIME

@@ -18,6 +18,13 @@ class RttEstimatorTests(SynchronousTestCase):
         """No guess."""
         self.assertIsNone(self.rtt.smoothed)
         self.assertIsNone(self.rtt.minimum)
+        self.assertEqual(self.rtt.last, ())
+
+    def test_the_last_three(self) -> None:
+        """In their order."""
+        for second, rtt in enumerate((0.1, 0.2, 0.3, 0.2)):
+            self.rtt.sample(rtt, float(second))
+        self.assertEqual(self.rtt.last, (0.2, 0.3, 0.2))
 
     def test_smoothing_follows_the_rfc(self) -> None:
         """First sample R: R and R/2; then gains of 1/8 and 1/4, the variation first."""

@@ -77,6 +77,15 @@ class WarmthTests(SynchronousTestCase):
         self.assertEqual(self.pad(self.subflow, 100.2), 0)
         self.assertEqual(self.warmth.padding, {})
 
+    def test_a_slow_hello_is_no_queue(self) -> None:
+        """Nor is one late answer: both the last round trip and those before have to be long."""
+        slow_hello = self.begun(0.4)
+        slow_hello.rtt.sample(0.04, 100.1)
+        self.assertGreater(self.pad(slow_hello, 100.1), 500 * KIB)
+        late_answer = self.begun(0.04)
+        late_answer.rtt.sample(0.1, 100.1)
+        self.assertGreater(self.pad(late_answer, 100.1), 500 * KIB)
+
     def test_not_where_packets_get_lost(self) -> None:
         """None of that path's, nor one that comes later; other paths', and once it was cold."""
         beside, elsewhere, later = (Subflow(i, LIMITS, 100.0, 0.04) for i in (2, 3, 4))
