@@ -100,6 +100,7 @@ class Limits:
     prewarm: int = 2_048 * KIB
     warm_hold: float = 60.0
     warm_tick: float = 0.12
+    lossy_for: float = 300.0
     pad_rate: float = 6e3
     pad_share: float = 0.1
     pad_burst: int = 4 * MIB

@@ -100,7 +100,7 @@ class SubflowCold:
 
 @dataclass(frozen=True, slots=True)
 class SubflowWarm:
-    """A subflow has had its padding: what it sends next may be a whole window at once."""
+    """A subflow gets no more padding: what it sends next may be a whole window at once."""
 
     subflow_id: int
 

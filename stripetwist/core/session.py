@@ -111,7 +111,7 @@ class Session:
             subflow.is_kept_warm = role is PathRole.PRIMARY and not rate
             self._subflows.add(subflow)
             self._subflows.paths.limit(path, rate, now)
-            self._warmth.joined(subflow, self._used)
+            self._warmth.joined(subflow, self._used, now)
 
     def subflow_down(self, subflow_id: int, now: float) -> None:
         """A connection is lost; what was on it goes to the others at once."""
@@ -138,10 +138,10 @@ class Session:
         """What the kernel sees of a connection that C{doubtful} names."""
         self._subflows.kernel_says(subflow_id, view, now)
 
-    def lost_packets(self, subflow_id: int) -> None:
+    def lost_packets(self, subflow_id: int, now: float) -> None:
         """A connection has had to send something twice since C{SubflowCold} named it."""
         if (subflow := self._subflows.alive.get(subflow_id)) is not None:
-            self._warmth.lost_packets(subflow, self._subflows.alive)
+            self._warmth.lost_packets(subflow, now)
 
     def doubtful(self, now: float) -> list[int]:
         """
@@ -331,7 +331,7 @@ class Session:
     def _poll_filler(self, subflow: Subflow, out: list[bytes], now: float) -> None:
         if self._warmth.padding and (size := self._subflows.filler_for(subflow, now)):
             subflow.put_filler(size, out, now)
-            self._warmth.spend(HEADER_SIZE + size)
+            self._warmth.spend(subflow, HEADER_SIZE + size)
 
     # ---- streams, for the owner
 

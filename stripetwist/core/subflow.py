@@ -117,7 +117,7 @@ class Subflow:
             self.rtt.sample(rtt, now)
         self.tx = Traffic()
         self.rx = Traffic()
-        self.rate = 0.0
+        self.rate = self._rate_most = 0.0
         self._segment = 0
         self.batch = self.full_batch = limits.batch_first
         self.since_drain = 0
@@ -178,9 +178,22 @@ class Subflow:
     @property
     def window(self) -> float:
         """About what it has under way when it is busy: what TCP starts with, and has grown to."""
+        return self._window_at(self.rate)
+
+    @property
+    def widest(self) -> float:
+        """The most that its window was since it was cold."""
+        return self._window_at(self._rate_most)
+
+    def _window_at(self, rate: float) -> float:
         grown = max(0, self.ledger.acked - self.cold_from)
-        known = self.rate * (self.rtt.minimum or 0.0)
-        return INITIAL_WINDOW + (min(grown, known) if self.rate else grown)
+        known = rate * (self.rtt.minimum or 0.0)
+        return INITIAL_WINDOW + (min(grown, known) if rate else grown)
+
+    def begin_cold(self) -> None:
+        """Whatever its window was, it is small now."""
+        self.cold_from = self.ledger.written
+        self._rate_most = 0.0
 
     @property
     def is_near(self) -> bool:
@@ -385,6 +398,7 @@ class Subflow:
         span, size = now - since - self._stood, self.ledger.acked - acked
         if (span >= _RATE_SPAN or size >= _RATE_MUCH) and span > 0 and size >= _RATE_LITTLE:
             self.rate = size / span
+            self._rate_most = max(self._rate_most, self.rate)
             if self._datagrams - self._datagrams_rated > size // 2:
                 # Datagrams come at a rate of their own: no sign that it is slow.
                 self._rated_at = -NEVER

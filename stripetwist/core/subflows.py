@@ -93,6 +93,7 @@ class Subflows:
         self._warmth.padding.pop(subflow_id, None)
         if all(other.path != subflow.path for other in self.alive.values()):
             self.paths.forget(subflow.path)
+            self._warmth.forget(subflow.path)
         self._end(subflow_id)
         self._outbox.put(frames.pack_final(subflow_id, subflow.parser.parsed), owed=True)
         self._dead[subflow_id] = subflow.ledger

@@ -49,7 +49,9 @@ class Warmth:
         self._mark = now, 0
         self._lately = 0
         self._knows = False
-        self._lossy: set[int] = set()
+        # Until when, by path; and how much filler went onto it before.
+        self._lossy: dict[int, float] = {}
+        self._filled: dict[int, int] = {}
         self.padding: dict[int, Subflow] = {}
         # Where there is to be no padding nobody need look whether it is time for it.
         self.until = now + limits.warm_hold if limits.prewarm else NEVER
@@ -73,11 +75,10 @@ class Warmth:
         self.until = now + self._limits.warm_hold
         if was_cold:
             self._knows = False
-            self._lossy.clear()
             for subflow in alive.values():
-                self.begin(subflow)
+                self.begin(subflow, now)
 
-    def joined(self, subflow: Subflow, moved: int) -> None:
+    def joined(self, subflow: Subflow, moved: int, now: float) -> None:
         """
         One more subflow.
 
@@ -87,30 +88,43 @@ class Warmth:
         @param moved: as for L{watch}.
         """
         if self._lately + moved - self._mark[1] < _LITTLE:
-            self.begin(subflow)
+            self.begin(subflow, now)
 
-    def begin(self, subflow: Subflow) -> None:
+    def begin(self, subflow: Subflow, now: float) -> None:
         """A subflow's window is small, as far as we know."""
-        subflow.cold_from = subflow.ledger.written
-        may = self._limits.prewarm and subflow.path not in self._lossy
+        subflow.begin_cold()
+        may = self._limits.prewarm and not self._is_lossy(subflow, now)
         if may and subflow.is_kept_warm and subflow.subflow_id not in self.padding:
+            if not self._padded_with(subflow):
+                self._filled[subflow.path] = 0
             self.padding[subflow.subflow_id] = subflow
-            self._tell(SubflowCold(subflow.subflow_id))
+            # bbr, which keeps its window idle, keeps it whatever gets lost.
+            if subflow.window_decays:
+                self._tell(SubflowCold(subflow.subflow_id))
 
-    def lost_packets(self, subflow: Subflow, alive: dict[int, Subflow]) -> None:
+    def _padded_with(self, subflow: Subflow) -> list[Subflow]:
+        return [one for one in self.padding.values() if one.path == subflow.path]
+
+    def _is_lossy(self, subflow: Subflow, now: float) -> bool:
+        return now < self._lossy.get(subflow.path, 0.0)
+
+    def lost_packets(self, subflow: Subflow, now: float) -> None:
         """
-        Its path loses packets: open no more windows there, until the session gets cold.
+        Its path loses packets: open no more windows there, for some minutes.
 
         Nor hold any open: each small frame that is lost would halve one.  What is lost after
         many that were not found a queue full, and says nothing of the path.
         """
-        like = [one for one in alive.values() if one.path == subflow.path]
-        if sum(one.ledger.written - one.cold_from for one in like) > _CLEAN:
+        if self._filled.get(subflow.path, 0) > _CLEAN:
             return
-        self._lossy.add(subflow.path)
-        for other in list(self.padding.values()):
-            if other.path == subflow.path:
-                self._end(other)
+        self._lossy[subflow.path] = now + self._limits.lossy_for
+        for other in self._padded_with(subflow):
+            self._end(other)
+
+    def forget(self, path: int) -> None:
+        """There is no subflow on a path any more."""
+        self._lossy.pop(path, None)
+        self._filled.pop(path, None)
 
     # ---- what is written
 
@@ -160,26 +174,26 @@ class Warmth:
             self._first = subflow_id
         return self._knows or subflow_id == self._first
 
-    def spend(self, size: int) -> None:
-        """So many bytes were written that carry nothing."""
+    def spend(self, subflow: Subflow, size: int) -> None:
+        """So many bytes were written to it that carry nothing."""
         self._tokens -= size
+        self._filled[subflow.path] = self._filled.get(subflow.path, 0) + size
 
     def tick_at(self, subflow: Subflow) -> float:
         """When a subflow that is idle is to get a small frame; never if that is no use."""
         if not (subflow.window_decays and self._limits.prewarm and subflow.is_kept_warm):
             return NEVER
-        if subflow.wrote_at >= self.until or subflow.is_near or subflow.path in self._lossy:
+        at = subflow.wrote_at
+        if at >= self.until or subflow.is_near or self._is_lossy(subflow, at):
             return NEVER
-        if subflow.window < _WORTH_HOLDING:
-            return NEVER
-        return subflow.wrote_at + self._limits.warm_tick
+        return at + self._limits.warm_tick if subflow.widest >= _WORTH_HOLDING else NEVER
 
     def tick(self, subflow: Subflow, now: float) -> None:
         """It is due: a PING, if the budget has it."""
         self._earn(0.0, now)
         subflow.wrote_at = now
         if self._tokens >= HEADER_SIZE and subflow.state is State.ACTIVE:
-            self.spend(HEADER_SIZE)
+            self.spend(subflow, HEADER_SIZE)
             subflow.ask(now)
 
     def _earn(self, tokens: float, now: float) -> None:

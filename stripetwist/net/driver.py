@@ -134,8 +134,9 @@ class SessionDriver:
 
     def received(self, subflow_id: int, data: bytes) -> None:
         """Bytes came on a connection; the one place where a peer's errors end."""
+        now = self._clock.seconds()
         try:
-            self.session.received(subflow_id, data, self._clock.seconds())
+            self.session.received(subflow_id, data, now)
         except FramingError as error:
             self._drop(subflow_id, error.reason)
         except ProtocolError as error:
@@ -146,7 +147,7 @@ class SessionDriver:
             )
             self.close(error.code, error.reason)
             return
-        self._windows.look(subflow_id)
+        self._windows.look(subflow_id, now)
         self.soon()
 
     def drained(self, subflow_id: int) -> None:

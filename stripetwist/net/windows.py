@@ -39,11 +39,15 @@ class Windows:
             self.forget(subflow_id)
             self._smooth(connection)
 
-    def look(self, subflow_id: int) -> None:
+    def look(self, subflow_id: int, now: float) -> None:
         """Bytes have come on it, and so perhaps the news that others were lost."""
         before = self._lost.get(subflow_id)
-        if before is not None and self._connections[subflow_id].retransmitted > before:
-            self._session.lost_packets(subflow_id)
+        if before is None:
+            return
+        lost = self._connections[subflow_id].retransmitted
+        if lost > before:
+            self._lost[subflow_id] = lost
+            self._session.lost_packets(subflow_id, now)
 
     def forget(self, subflow_id: int) -> None:
         """It gets no more."""

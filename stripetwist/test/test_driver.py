@@ -1,6 +1,7 @@
 """L{stripetwist.net.driver} and what it is made of: two sessions on one simulated reactor."""
 
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -50,7 +51,10 @@ class Wire:
         self.sends = 0
         self.paces: list[int] = []
         self.views: list[KernelView] = []
-        self.lost = 0
+        self.retransmitted = 0
+        self.window_decays = False
+        self.segment = 0
+        self.sizes: list[int] = []
         self.smoothed = 0
         self._clock = clock
         self._id = subflow_id
@@ -60,6 +64,7 @@ class Wire:
         """See L{Connection}."""
         self.sent += data
         self.sends += 1
+        self.sizes.append(len(data))
         if self._open and not self.stuck:
             self._clock.callLater(self.delay, self.other.come, data)
             self._clock.callLater(0, self._drained)
@@ -76,21 +81,6 @@ class Wire:
     def pace(self, batch: int) -> None:
         """See L{Connection}."""
         self.paces.append(batch)
-
-    @property
-    def window_decays(self) -> bool:
-        """It stays open."""
-        return False
-
-    @property
-    def segment(self) -> int:
-        """It has none."""
-        return 0
-
-    @property
-    def retransmitted(self) -> int:
-        """What the test says."""
-        return self.lost
 
     def smooth(self) -> None:
         """Note it."""
@@ -205,6 +195,9 @@ class DriverTestCase(SynchronousTestCase):
     limits = Limits(max_memory=16 * MIB, max_opening=2, prewarm=0)
     # What the far end may hold; it decides how much it grants.
     far_memory = 16 * MIB
+    # What the kernel is like at either end.
+    window_decays = False
+    segment = 0
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -237,6 +230,8 @@ class DriverTestCase(SynchronousTestCase):
         near = Wire(self.clock, subflow_id, self.near)
         far = Wire(self.clock, subflow_id, self.far)
         near.other, far.other = far, near
+        for one in (near, far):
+            one.window_decays, one.segment = self.window_decays, self.segment
         self.wires.append((near, far))
         self.near.attach(subflow_id, near, 0.02, None)
         self.far.attach(subflow_id, far, 0.02, None)
@@ -816,6 +811,7 @@ class PaddingTests(DriverTestCase):
     """Windows that are opened ahead of use."""
 
     limits = Limits(max_memory=16 * MIB, prewarm=512 * KIB)
+    window_decays = True
 
     def padded(self) -> list[int]:
         """How much filler went onto each connection."""
@@ -827,7 +823,7 @@ class PaddingTests(DriverTestCase):
         before = self.padded()
         self.assertTrue(all(250 * KIB < size <= 256 * KIB for size in before), before)
         for near, _ in self.wires:
-            near.lost = 7
+            near.retransmitted = 7
         self.run_for(self.limits.warm_hold + 1)
         self.near.open(WEB)
         self.run_for()
@@ -838,7 +834,7 @@ class PaddingTests(DriverTestCase):
         self.run_for(0.05)
         before = self.padded()
         self.assertGreater(min(before), 10 * KIB)
-        self.wires[1][0].lost = 1
+        self.wires[1][0].retransmitted = 1
         self.run_for(0.02)
         after = self.padded()
         self.assertLess(sum(after), sum(before) + 100 * KIB)
@@ -847,14 +843,42 @@ class PaddingTests(DriverTestCase):
         self.run_for()
         self.assertEqual(self.padded(), [*after, 0])
 
+    def test_windows_that_do_not_mind(self) -> None:
+        """Where they stay as wide as they are whatever gets lost (bbr), all are opened."""
+        self.wires.clear()
+        self.window_decays = False
+        for number in (3, 4):
+            self.join(number)
+        self.run_for(0.05)
+        self.wires[0][0].retransmitted = 1
+        self.run_for()
+        self.assertGreater(min(self.padded()), 100 * KIB)
+
     def test_windows_are_smoothed_where_nothing_gets_lost(self) -> None:
         """Once a subflow has had its filler; not if the kernel of any has sent twice."""
         first, second = (near for near, _ in self.wires)
         self.near._happened(SubflowWarm(1))
         self.assertEqual((first.smoothed, second.smoothed), (1, 0))
-        first.lost = 1
+        first.retransmitted = 1
         self.near._happened(SubflowWarm(2))
         self.assertEqual((first.smoothed, second.smoothed), (1, 0))
+
+
+class SegmentTests(DriverTestCase):
+    """Packets that are filled to the last byte."""
+
+    segment = 1448
+
+    def test_most_are_full(self) -> None:
+        """With 22 bytes of TLS for each 16 KiB; what ends with a piece of the socket's is less."""
+        local, target, _ = self.coupled()
+        for _ in range(50):
+            local.arrive(pattern(40_000))
+            self.run_for(0.02)
+            target.drain()
+        sizes = [size for near, _ in self.wires for size in near.sizes if size > 2 * 1448]
+        full = [size for size in sizes if (size + 22 * ceil(size / 16_384)) % 1448 == 0]
+        self.assertGreater(len(full), 0.5 * len(sizes), sizes)
 
 
 class ReentryTests(DriverTestCase):

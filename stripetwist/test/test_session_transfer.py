@@ -6,9 +6,12 @@ from zlib import crc32
 from stripetwist.core import events, frames
 from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.errors import Code, OpenRefused
+from stripetwist.core.frames import HEADER_SIZE, FrameParser
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
 from stripetwist.testing import Pair, pattern
+
+WEB = OpenRequest(Target.of("example.test", 80))
 
 
 class TransferTests(EngineCase):
@@ -145,10 +148,27 @@ class TransferTests(EngineCase):
         session, now = pair.a.session, pair.heap.now
         session.subflow_up(50, now, 0.05, segment=1448)
         for size in (3_000, 50_000):
-            session.write(session.open(OpenRequest(Target.of("example.test", 80))), bytes(size))
+            session.write(session.open(WEB), bytes(size))
         for _ in range(5):
             size = len(b"".join(session.poll(50, now)))
             self.assertEqual((size + 22) % 1448, 0)
+            session.drained(50)
+
+    def test_no_crumbs(self) -> None:
+        """What is left of a batch by a few bytes is left: each frame has a header."""
+        pair = Pair(replace(LIMITS, min_window=64 * KIB))
+        session, now = pair.a.session, pair.heap.now
+        session.subflow_up(50, now, 0.05)
+        first, second = (session.open(WEB) for _ in range(2))
+        session.poll(50, now)
+        session.drained(50)
+        for left in (20, 21, 80):
+            session.write(first, bytes(LIMITS.batch_first - HEADER_SIZE - left))
+            session.write(second, bytes(5))
+            found = FrameParser().feed(b"".join(session.poll(50, now)))
+            session.drained(50)
+            self.assertEqual([frame[3] for frame in found], [first])
+            session.poll(50, now)
             session.drained(50)
 
     def test_many_streams_share(self) -> None:

@@ -25,7 +25,7 @@ class WarmthTests(SynchronousTestCase):
     def begun(self, rtt: float) -> Subflow:
         """One more subflow."""
         subflow = Subflow(1, LIMITS, 100.0, rtt, window_decays=True)
-        self.warmth.begin(subflow)
+        self.warmth.begin(subflow, 100.0)
         return subflow
 
     def pad(self, subflow: Subflow, now: float, count: int = 1) -> int:
@@ -35,7 +35,7 @@ class WarmthTests(SynchronousTestCase):
             subflow.ledger.acked = subflow.ledger.written
             out: list[bytes] = []
             subflow.put_filler(size, out, now)
-            self.warmth.spend(HEADER_SIZE + size)
+            self.warmth.spend(subflow, HEADER_SIZE + size)
             total += len(b"".join(out))
         return total
 
@@ -87,18 +87,26 @@ class WarmthTests(SynchronousTestCase):
         self.assertGreater(self.pad(late_answer, 100.1), 500 * KIB)
 
     def test_not_where_packets_get_lost(self) -> None:
-        """None of that path's, nor one that comes later; other paths', and once it was cold."""
+        """None of that path's, nor one that comes later; other paths', and after some minutes."""
         beside, elsewhere, later = (Subflow(i, LIMITS, 100.0, 0.04) for i in (2, 3, 4))
         elsewhere.path = 1
-        self.warmth.begin(beside)
-        self.warmth.begin(elsewhere)
+        self.warmth.begin(beside, 100.0)
+        self.warmth.begin(elsewhere, 100.0)
         self.told.clear()
-        self.warmth.lost_packets(self.subflow, {1: self.subflow, 2: beside, 3: elsewhere})
-        self.warmth.begin(later)
+        self.warmth.lost_packets(self.subflow, 100.0)
+        self.warmth.begin(later, 100.1)
         self.assertEqual(self.warmth.padding, {3: elsewhere})
         self.assertEqual(self.told, [SubflowWarm(1), SubflowWarm(2)])
         self.warmth.watch(1, {1: self.subflow, 4: later}, 250.0)
+        self.assertEqual(sorted(self.warmth.padding), [3])
+        self.warmth.watch(2, {1: self.subflow, 4: later}, 100.0 + LIMITS.lossy_for)
         self.assertEqual(sorted(self.warmth.padding), [1, 3, 4])
+
+    def test_a_path_that_is_gone_is_forgotten(self) -> None:
+        """What comes up there next may take another way."""
+        self.warmth.lost_packets(self.subflow, 100.0)
+        self.warmth.forget(0)
+        self.assertGreater(self.pad(self.begun(0.04), 100.1), 500 * KIB)
 
     def test_not_while_it_is_in_doubt(self) -> None:
         """But afterwards."""
@@ -129,59 +137,78 @@ class WarmthTests(SynchronousTestCase):
     def test_ticks(self) -> None:
         """A PING 0.12 s after the last byte, until it gets cold; none where none is needed."""
         self.grow(self.subflow)
-        self.assertAlmostEqual(self.warmth.tick_at(self.subflow), 101.12)
-        self.warmth.tick(self.subflow, 101.12)
-        self.assertEqual(len(self.subflow.take_owed(101.12)), 1)
-        self.assertAlmostEqual(self.warmth.tick_at(self.subflow), 101.24)
+        self.assertAlmostEqual(self.warmth.tick_at(self.subflow), 102.12)
+        self.warmth.tick(self.subflow, 102.12)
+        self.assertEqual(len(self.subflow.take_owed(102.12)), 1)
+        self.assertAlmostEqual(self.warmth.tick_at(self.subflow), 102.24)
         self.subflow.wrote_at = 160.0
         self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
         self.subflow.wrote_at, self.subflow.window_decays = 101.0, False
         self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
 
-    def grow(self, subflow: Subflow) -> None:
-        """It has carried enough for its window to be open at 101 s."""
-        subflow.wrote(64 * KIB, None, 101.0)
-        subflow.acked(64 * KIB, None, 101.0)
-        subflow.wrote_at = 101.0
+    def grow(self, subflow: Subflow, rate: float = 2e6, since: float = 101.0) -> None:
+        """It carries something for a second."""
+        for tenth in range(10):
+            subflow.wrote(int(rate / 10), None, since + tenth / 10)
+            subflow.acked(subflow.ledger.written - 1, None, since + (tenth + 1) / 10)
+        subflow.wrote_at = since + 1
 
     def test_no_ticks_for_a_window_as_small_as_at_first(self) -> None:
-        """Nothing was opened, or the line holds no more however much has gone over it."""
-        self.subflow.wrote_at = 101.0
+        """Nothing was opened, or the line held no more however much has gone over it."""
+        self.subflow.wrote_at = 102.0
         self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
+        self.grow(self.subflow, 50e3)
+        self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
+
+    def test_ticks_whatever_little_it_carries(self) -> None:
+        """That it was given little for a while says nothing of the line."""
         self.grow(self.subflow)
+        rate = self.subflow.rate
+        self.grow(self.subflow, 50e3, 102.0)
+        self.assertLess(self.subflow.rate, rate / 10)
         self.assertLess(self.warmth.tick_at(self.subflow), NEVER)
-        self.subflow.rate = 16e3
+        self.warmth.begin(self.subflow, 103.0)
         self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
 
     def test_no_ticks_where_packets_get_lost(self) -> None:
         """Each that gets lost would halve the window that it is to hold open."""
         self.grow(self.subflow)
-        self.warmth.lost_packets(self.subflow, {1: self.subflow})
+        self.warmth.lost_packets(self.subflow, 101.0)
         self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
 
     def test_a_full_queue_is_no_loss(self) -> None:
         """Where hundreds of packets have arrived before the first that did not."""
-        beside = self.begun(0.04)
-        for subflow in (self.subflow, beside):
-            subflow.wrote(220 * KIB, None, 101.0)
-        self.warmth.lost_packets(self.subflow, {1: self.subflow, 2: beside})
-        self.assertIn(1, self.warmth.padding)
+        self.pad(self.subflow, 100.1)
+        self.warmth.begin(self.subflow, 100.2)
+        for number in (2, 3):
+            beside = Subflow(number, LIMITS, 100.0, 0.04)
+            self.warmth.begin(beside, 100.2)
+        self.warmth.spend(beside, 440 * KIB)
+        self.warmth.lost_packets(self.subflow, 100.2)
+        self.assertEqual(sorted(self.warmth.padding), [1, 2, 3])
+
+    def test_filler_of_before_is_no_proof(self) -> None:
+        """Counted anew once all of a path have had theirs."""
+        self.pad(self.subflow, 100.1)
+        self.warmth.begin(self.subflow, 200.0)
+        self.warmth.lost_packets(self.subflow, 200.0)
+        self.assertEqual(self.warmth.padding, {})
 
     def test_budget(self) -> None:
         """Four MiB at once, then 6 kB a second and a tenth of the payload."""
         moved, spent = 0, 0
         for _ in range(20):
-            self.warmth.begin(self.subflow)
+            self.warmth.begin(self.subflow, 100.0)
             spent += self.pad(self.subflow, 100.0)
         self.assertTrue(4 * MIB - 16 * KIB < spent <= 4 * MIB, spent)
-        self.warmth.begin(self.subflow)
+        self.warmth.begin(self.subflow, 100.0)
         self.assertLessEqual(self.pad(self.subflow, 110.0), 60_000)
         for _ in range(10):
             moved += 1_000_000
             self.warmth.watch(moved, {1: self.subflow}, 110.0)
-        self.warmth.begin(self.subflow)
+        self.warmth.begin(self.subflow, 100.0)
         self.assertTrue(500 * KIB < self.pad(self.subflow, 110.0) <= 512 * KIB)
-        self.warmth.spend(4 * MIB)
+        self.warmth.spend(self.subflow, 4 * MIB)
         self.warmth.tick(self.subflow, 110.0)
         self.assertEqual(self.subflow.take_owed(110.0), [])
 
