@@ -97,7 +97,7 @@ class TestForward:
 
     def test_a_target_that_refuses(self, desk: Desk) -> None:
         """A reset, never an end; the log says why, and so for what is not allowed."""
-        for port, why in ((desk.nobody, "refused"), (desk.forbidden, "--allow")):
+        for port, why in ((desk.nobody, "refused"), (desk.forbidden, ": .*--allow")):
             since = len(desk.client.lines)
             assert how_dialing_ends(port) == "reset"
             desk.client.wait_line(f"refused: .*{why}", since=since)

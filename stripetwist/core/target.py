@@ -157,8 +157,13 @@ def shown(target: Target) -> str:
 
 
 def refusal_line(sentence: str, whom: str = "") -> str:
-    """A refusal for the log, of somebody if that matters; many sentences say that they are one."""
-    return sentence if IS_REFUSED in sentence else f"refused{whom}: {sentence}"
+    """
+    A refusal for the log, of somebody if that matters.
+
+    Many sentences say themselves that they are one: that goes.  A peer may have written the
+    sentence, so that what we say stands before it, whatever it is.
+    """
+    return f"refused{whom}: {sentence.replace(IS_REFUSED, ': ', 1)}"
 
 
 # The target of an association whose datagrams each name their own.

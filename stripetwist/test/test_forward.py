@@ -70,7 +70,7 @@ class ForwardTests(FrontCase):
         wire = self.client(b"abc")
         self.opener.refuse(Code.NOT_ALLOWED, "10.0.0.1:80 is refused: a private address")
         self.assertEqual(wire.turn().end, "aborted")
-        self.assertEqual(self.texts(), ["10.0.0.1:80 is refused: a private address"])
+        self.assertEqual(self.texts(), ["refused: 10.0.0.1:80: a private address"])
 
     def test_no_answer(self) -> None:
         """The target is not waited for without end."""

@@ -170,7 +170,7 @@ class ReadmeTests(SynchronousTestCase):
         """The sentence that the default policy makes, and that a user adds to."""
         policy = ServerSettings().policy()
         target = Reader("stripe-server", ServerSettings, {}).read(["--allow", "lan"], {}).policy()
-        shown = re.search(r"(\S+):80 is refused: (.*)", self.text)
+        shown = re.search(r"refused: (\S+):80: (.*)", self.text)
         assert shown is not None
         self.assertEqual(refusal(policy, shown[1]), shown[2])
         self.assertIsNone(refusal(target, shown[1]))

@@ -52,10 +52,10 @@ class OpenTests(FrontCase):
         self.assertEqual(self.texts(), ["refused: vps refused 10.0.0.1:80: a private\\x1b address"])
 
     def test_a_reason_that_says_so_itself(self) -> None:
-        """Is the line: nothing is refused twice."""
+        """It stands behind what is ours, and nothing is refused twice."""
         self.opening()
         self.opener.refuse(Code.NOT_ALLOWED, "10.0.0.1:80 is refused: a private address")
-        self.assertEqual(self.texts(), ["10.0.0.1:80 is refused: a private address"])
+        self.assertEqual(self.texts(), ["refused: 10.0.0.1:80: a private address"])
 
     def test_targets_are_logged_at_debug_only(self) -> None:
         """Who talks to whom is nobody's business."""

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.errors import Code, OpenRefused
-from stripetwist.core.target import Host, OpenRequest, Target, in_brackets, parse_host, parse_port
+from stripetwist.core.target import (
+    Host,
+    OpenRequest,
+    Target,
+    in_brackets,
+    parse_host,
+    parse_port,
+    refusal_line,
+)
 
 LABEL = st.from_regex(r"[a-z0-9_-]{1,20}", fullmatch=True)
 # a last label with a letter that no number has
@@ -185,3 +193,13 @@ class TargetTests(SynchronousTestCase):
         one, other = (OpenRequest(Target.of("a.b", 1), exit="x") for _ in range(2))
         self.assertEqual(one, other)
         self.assertEqual(len({one, other}), 1)
+
+    def test_refusals_for_the_log(self) -> None:
+        """They say once that they are one, and whatever a peer says stands behind our words."""
+        for sentence, line in (
+            ("a.b:80 refused the connection", "refused: a.b:80 refused the connection"),
+            ("a.b:80 is refused: lan", "refused: a.b:80: lan"),
+            ("ready is refused: is refused: x", "refused: ready: is refused: x"),
+        ):
+            self.assertEqual(refusal_line(sentence), line)
+        self.assertEqual(refusal_line("a.b:80 is refused: lan", " ::1"), "refused ::1: a.b:80: lan")
