@@ -84,7 +84,7 @@ class Client(MultiService):
         for dialer in self.dialers:
             dialer.on_change = partial(self._changed, dialer)
             dialer.setServiceParent(self)
-        self.opener = Witness(Servers(self.dialers))
+        self.opener = Witness(Servers(self.dialers), clock)
         self._fronts = Fronts(reactor)
         self._udp: list[UdpForward] = []
         self._udp_ports: list[Any] = []

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import IReactorTime, ITransport
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 # Associations whose last refusal is known, so that it is not logged again.
 MOST_TOLD = 64
+# Seconds after which it is logged again even so: whoever looks for the reason may look by now.
+TELL_AGAIN = 600.0
 
 
 class Opener(Associator, Protocol):
@@ -55,16 +57,18 @@ class Witness:
     """
     Logs what is reached through another opener; changes nothing.
 
-    A UDP port asks for its association until it has it: a refusal of one is logged once in a row.
+    A UDP port asks for its association until it has it: a refusal of one that is like the last
+    is logged every ten minutes only.
 
     @ivar targets: whether hosts and ports are for everyday logs, or for debugging only.
     """
 
     log = Logger()
 
-    def __init__(self, opener: Opener) -> None:
+    def __init__(self, opener: Opener, clock: IReactorTime) -> None:
         self._opener = opener
-        self._refused: dict[OpenRequest, str] = {}
+        self._clock = clock
+        self._refused: dict[OpenRequest, tuple[str, float]] = {}
         self.targets = False
 
     def open(self, request: OpenRequest) -> Deferred[ITransport]:
@@ -94,14 +98,16 @@ class Witness:
         return opening.addCallbacks(reached, not_reached)
 
     def _is_news(self, request: OpenRequest, why: str) -> bool:
-        """Whether a refusal is another one than the last, if it is one that comes again."""
+        """Whether a refusal is another one than was logged of late, if it comes again."""
         if request.kind is not Kind.UDP or request.target == ANYWHERE:
             return True
-        last = self._refused.pop(request, "")
-        self._refused[request] = why
+        now = self._clock.seconds()
+        last, told = self._refused.pop(request, ("", now))
+        is_news = why != last or now - told >= TELL_AGAIN
+        self._refused[request] = (why, now if is_news else told)
         if len(self._refused) > MOST_TOLD:
             del self._refused[next(iter(self._refused))]
-        return why != last
+        return is_news
 
 
 def _shown(request: OpenRequest) -> str:

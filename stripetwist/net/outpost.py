@@ -128,7 +128,7 @@ class Outpost(MultiService):
         self.exit = DirectExit(reactor, clock, self._resolver, guard, ground.limits)
         # No keys come this far: of one server all have its name.
         self.exit.udp.asker = "server"
-        self.witness = Witness(self.exit)
+        self.witness = Witness(self.exit, clock)
         self._told: dict[Dialer, IDelayedCall] = {}
         self._leaving = False
         self.dialers = [

@@ -75,7 +75,7 @@ class Server(MultiService):
         self._roster = roster = Roster(self._workers, limits)
         roster.on_silence = self._silence
         self.router = Router(self.direct, roster, self._key, clock, limits)
-        self.witness = Witness(self.router)
+        self.witness = Witness(self.router, clock)
         self.fronts = Fronts(reactor)
         self.acceptor = Acceptor(ground, keys, self.witness)
         self._watch = LoopingCall(self._look_on)

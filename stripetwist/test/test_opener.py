@@ -3,12 +3,13 @@
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
-from stripetwist.net.opener import MOST_TOLD, SessionOpener, Witness
+from stripetwist.net.opener import MOST_TOLD, TELL_AGAIN, SessionOpener, Witness
 
 WEB = OpenRequest(Target.of("example.test", 80), key_id="laptop")
 TUNNEL = OpenRequest(Target.of("10.0.0.1", 51820), Kind.UDP, key_id="laptop")
@@ -63,7 +64,7 @@ class WitnessTests(SynchronousTestCase):
 
     def opened(self, answer: "Deferred[Any]", targets: bool = False) -> list[tuple[Any, str]]:
         """Open through a witness; the levels and lines that were logged."""
-        witness = Witness(Way(answer))
+        witness = Witness(Way(answer), Clock())
         witness.targets = targets
         with capturedLogs() as logs:
             self.opening = witness.open(WEB)
@@ -94,7 +95,7 @@ class WitnessTests(SynchronousTestCase):
             fail(OpenRefused(Code.NOT_ALLOWED, why)) if why else succeed("it") for why in whys
         ]
         way = Way(answers[0])
-        witness = Witness(way)
+        witness = Witness(way, Clock())
         witness.targets = True
         with capturedLogs() as logs:
             for way.answer in answers:
@@ -107,6 +108,19 @@ class WitnessTests(SynchronousTestCase):
         said = ["not this", "not that", "reached 10.0.0.1:51820", "not that"]
         self.assertEqual(lines, [f"laptop: {one}" for one in said])
 
+    def test_asked_again_later(self) -> None:
+        """Some minutes after a refusal was logged it is logged again: its reader may be new."""
+        witness = Witness(way := Way(succeed("it")), clock := Clock())
+        told = []
+        for _ in range(9):
+            way.answer = fail(OpenRefused(Code.NOT_ALLOWED, "no"))
+            with capturedLogs() as logs:
+                asking = witness.associate(TUNNEL)
+            asking.addErrback(lambda failure: failure.trap(OpenRefused))
+            told.append(len(logs))
+            clock.advance(TELL_AGAIN / 4)
+        self.assertEqual(told, [1, 0, 0, 0, 1, 0, 0, 0, 1])
+
     def test_asked_by_programs(self) -> None:
         """Each SOCKS client that is refused is logged: it has asked once."""
         anywhere = OpenRequest(ANYWHERE, Kind.UDP, key_id="laptop")
@@ -114,7 +128,7 @@ class WitnessTests(SynchronousTestCase):
 
     def test_asked_by_many(self) -> None:
         """What is remembered for that is bounded; who was refused longest ago is told again."""
-        witness = Witness(way := Way(succeed("it")))
+        witness = Witness(way := Way(succeed("it")), Clock())
         ports = [*range(1, MOST_TOLD + 2), MOST_TOLD + 1, 1]
         with capturedLogs() as logs:
             for port in ports:
