@@ -10,7 +10,7 @@ from stripetwist.core.agents import SERVER
 from stripetwist.core.config import Limits
 from stripetwist.core.link import Link
 from stripetwist.core.pool import Selector
-from stripetwist.core.way import PathRole, Via, Way
+from stripetwist.core.way import Via, Way
 from stripetwist.net.files import StartupError
 from stripetwist.net.keystore import read_link
 from stripetwist.ports import Named, named_twice
@@ -214,8 +214,7 @@ def paths_complaint(servers: Sequence[Server], ways: Sequence[Way]) -> str:
     for one, other in combinations(ways, 2):
         if one == other:
             return f"--path {one} stands twice; leave one out"
-    # One that only waits has one.
-    total = sum(1 if way.role is PathRole.BACKUP else way.subflows or 1 for way in ways)
+    total = sum(way.subflows or 1 for way in ways)
     if total > MAX_SUBFLOWS:
         return (
             f"--path asks for {total} connections in all, and a session has {MAX_SUBFLOWS} at "

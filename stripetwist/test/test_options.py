@@ -303,7 +303,12 @@ class ServerOptionTests(OptionsTestCase):
             "--path asks for 65 connections in all, and a session has 64 at most; "
             "give some of them fewer by ,subflows=N",
         )
-        client(*words("direct,subflows=63", "direct,nic=eth0,role=backup,subflows=60"))
+        # A backup has its share too once no other is left.
+        backup = "direct,nic=eth0,role=backup,subflows="
+        self.assertIn(
+            "for 123 con", self.refused(client, *words("direct,subflows=63", f"{backup}60"))
+        )
+        client(*words("direct,subflows=63", f"{backup}1"))
 
     def test_which_of_several_is_wrong(self) -> None:
         """By its number, since there may be a password in it."""
