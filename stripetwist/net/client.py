@@ -23,7 +23,7 @@ from stripetwist.net.fronts import Front, Fronts, shown, trial
 from stripetwist.net.ground import Ground
 from stripetwist.net.listening import listen_udp
 from stripetwist.net.opener import Witness
-from stripetwist.net.path import all_down, path_lines
+from stripetwist.net.path import path_lines
 from stripetwist.net.resolver import Resolver, daemon_threads
 from stripetwist.net.servers import Servers
 from stripetwist.net.udp_forward import UdpForward
@@ -223,8 +223,7 @@ class Client(MultiService):
 
     def _last_error(self) -> str:
         """What keeps it from those servers to whom there is no connection."""
-        down = [one for one in self.dialers if not one.is_alive() and one.last_error]
-        return "; ".join(all_down(one.paths) or one.last_error for one in down)
+        return "; ".join(one.why_away for one in self.dialers if one.why_away)
 
     @property
     def _addresses(self) -> str:

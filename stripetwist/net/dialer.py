@@ -22,7 +22,7 @@ from stripetwist.net import tls
 from stripetwist.net.driver import SessionDriver
 from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
-from stripetwist.net.path import Path
+from stripetwist.net.path import Path, all_down
 from stripetwist.net.place import Place
 from stripetwist.net.strength import Strength
 from stripetwist.net.waiters import Waiters
@@ -337,6 +337,11 @@ class Dialer(Service):
     def is_alive(self) -> bool:
         """Whether any subflow is up."""
         return self.driver is not None and bool(self.driver.connections)
+
+    @property
+    def why_away(self) -> str:
+        """Why no subflow is up, a sentence; empty if one is, or if that is not known yet."""
+        return "" if self.is_alive() else all_down(self.paths) or self.last_error
 
     @property
     def is_able(self) -> bool:

@@ -191,8 +191,7 @@ class Outpost(MultiService):
 
     def _last_error(self) -> str:
         """What those servers say or do to whom there is no connection."""
-        down = [one.last_error for one in self.dialers if not one.is_alive() and one.last_error]
-        return "; ".join(down)
+        return "; ".join(one.why_away for one in self.dialers if one.why_away)
 
     def snapshot(self) -> dict[str, object]:
         """For the instance's."""
@@ -221,7 +220,7 @@ def _seen(dialer: Dialer) -> dict[str, object]:
     found: dict[str, object] = {
         "address": dialer.link.address,
         "state": "connected" if dialer.is_alive() else away,
-        "last_error": dialer.last_error,
+        "last_error": dialer.why_away or dialer.last_error,
     }
     if driver is not None:
         seen = driver.snapshot()

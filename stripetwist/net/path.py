@@ -229,11 +229,18 @@ def path_lines(paths: Sequence[Path]) -> list[str]:
 
 
 def all_down(paths: Sequence[Path]) -> str:
-    """That none of several paths leads to the server, a sentence; empty where that is not so."""
-    reasons = [path.last_error for path in paths if path.last_error]
+    """
+    Why none of several paths is up, a sentence; empty where that is not so.
+
+    What is the same on each of them is not for want of a path: the server has said it.
+    """
+    down = [path for path in paths if path.wanted and not any(map(_is_up, path.places))]
+    reasons = [path.last_error for path in down if path.last_error]
     if len(paths) < 2 or len(reasons) < len(paths):
         return ""
-    return f"all {len(paths)} paths to {paths[0].server} are down, the first since {reasons[0]}"
+    if len(set(reasons)) == 1:
+        return reasons[0]
+    return f"no path of {len(paths)} leads to {paths[0].server}; the first: {reasons[0]}"
 
 
 def _is_up(place: Place) -> bool:

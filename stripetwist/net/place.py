@@ -265,7 +265,7 @@ class Place:
         self._rejected(rejected, self._intent)
         if rejected.code is Code.AUTH and self._intent.join is None:
             # It has proved that it knows our key, and so does not mind that but our role.
-            self._sentence = role_sentence(self._intent.role, self.path.where)
+            self._sentence = role_sentence(self._intent.role, self._dialer.link.address)
         return True
 
     def _rejected(self, error: Rejected, intent: Intent) -> None:
@@ -275,7 +275,9 @@ class Place:
             self._give_up("")
             return
         mends = error.code in (Code.GOING_AWAY, Code.UNKNOWN_SESSION)
-        self._give_up(rejection_sentence(error, self.path.where), refused=not mends)
+        # The path does not matter: the server would say the same on any other.
+        sentence = rejection_sentence(error, self._dialer.link.address)
+        self._give_up(sentence, refused=not mends)
         if error.code is Code.UNKNOWN_SESSION:
             self._dialer.unknown_session(intent.join)
 

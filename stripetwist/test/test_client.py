@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_network
 from types import SimpleNamespace
 from typing import Any
@@ -147,7 +148,7 @@ class UseTests(ClientTestCase):
         opening = self.client.opener.open(OpenRequest(Target.of("203.0.113.9", 80)))
         self.assertIn("192.0.2.1:8443 by direct,bind=10.0.0.2 refuses", self.client.complaint())
         self.network.run(self.limits.session_wait, 0.05)
-        down = "all 2 paths to the server 192.0.2.1:8443 are down, the first since "
+        down = "no path of 2 leads to the server 192.0.2.1:8443; the first: "
         first = "192.0.2.1:8443 by direct,bind=10.0.0.2 refuses connections: start the server there"
         sentence = self.refusal(opening, Code.NET_UNREACHABLE)
         for text in (sentence, self.client.complaint(), str(self.client.snapshot()["last_error"])):
@@ -156,6 +157,18 @@ class UseTests(ClientTestCase):
         self.stop_client()
         self.assertIn("shutting down", self.refusal(opening, Code.NET_UNREACHABLE))
         self.network.ports[PORT] = listening
+
+    def test_all_paths_lead_to_a_refusal(self) -> None:
+        """They do lead there: what the server says is said as it is, and logged once."""
+        self.network.ports[443] = self.network.ports[PORT]
+        self.link = replace(self.link, secret=bytes(32))
+        lines = self.start([Way(), Way("192.0.2.9", 443, via=Via.RELAY)])
+        opening = self.client.opener.open(OpenRequest(Target.of("203.0.113.9", 80)))
+        self.network.run(self.limits.session_wait, 0.05)
+        sentence = self.refusal(opening, Code.NET_UNREACHABLE)
+        self.assertTrue(sentence.startswith("192.0.2.1:8443 does not accept the key"), sentence)
+        self.assertEqual((self.client.complaint(), lines.count(sentence)), (sentence, 1))
+        del self.network.ports[443]
 
     def test_before_the_session(self) -> None:
         """A program that is early waits for the session."""

@@ -12,6 +12,7 @@ from stripetwist.core.agents import Agent, owner_of
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.policy import Policy
 from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.way import Via, Way
 from stripetwist.net.asking import ControlError
 from stripetwist.net.outpost import Outpost
 from stripetwist.net.server import Server
@@ -160,6 +161,24 @@ class OutpostTests(OutpostTestCase):
         self.network.run(3, 0.05)
         self.assertEqual(len(self.server.acceptor.registry.workers()), 1)
         self.assertEqual(self.outpost.complaint(), "")
+
+    def test_all_paths_are_down(self) -> None:
+        """It says so as a client does; not of a server to which it has a connection."""
+        listening = self.network.ports.pop(PORT)
+        ways = [Way(), Way("192.0.2.9", 443, via=Via.RELAY)]
+        (link,), policy = [one.link for one in self.outpost.dialers], Policy(("all",))
+        self.outpost = Outpost(self.network, self.ground(), Agent("attic"), [link], policy, ways)
+        self.start()
+        why = "192.0.2.1:8443 refuses connections: start the server there, or check the port"
+        down = f"no path of 2 leads to the server 192.0.2.1:8443; the first: {why}"
+        snapshot = self.outpost.snapshot()
+        self.assertEqual((self.outpost.complaint(), snapshot["last_error"]), (down, down))
+        self.assertEqual(self.servers()[0]["last_error"], down)
+        self.network.ports[PORT] = listening
+        self.network.run(3, 0.05)
+        for path in self.outpost.dialers[0].paths:
+            path.failed("one of its dials came to nothing")
+        self.assertNotIn("no path", self.servers()[0]["last_error"])
 
     def test_leaves(self) -> None:
         """The server asks for no more, and what there is goes on."""
