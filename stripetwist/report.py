@@ -77,9 +77,11 @@ def _session(session: Snapshot) -> Iterator[str]:
     streams = _part(session, "streams")
     who = [session.get(name) for name in ("id", "role", "key", "name")]
     subflows = _parts(session, "subflows")
-    age, is_down = duration(session.get("age")), session.get("subflows") == []
-    # How long it has been down is not known; its age beside the word would pass for that.
-    state = f"down, opened {age} ago" if is_down else f"up  {age}"
+    age = session.get("age")
+    state = f"up  {duration(age)}"
+    if session.get("subflows") == []:
+        # How long it has been down is not known; its age beside the word would pass for that.
+        state = "down" if _number(age) is None else f"down, opened {duration(age)} ago"
     counts = ", ".join(
         f"{_text(streams[name])} {name}"
         for name in ("open", "opened", "refused", "reset")
@@ -105,8 +107,8 @@ def _server(server: Snapshot) -> Sequence[str]:
 
 
 def _up(peer: Snapshot) -> str:
-    """For how long there has been a session with a peer, unless it is away."""
-    return "-" if peer.get("state") == "away" else duration(peer.get("age"))
+    """For how long there has been a session with a peer, if it has a connection."""
+    return "-" if peer.get("subflows") == 0 else duration(peer.get("age"))
 
 
 def _work(peer: Snapshot) -> Sequence[str]:

@@ -220,6 +220,7 @@ def _seen(dialer: Dialer) -> dict[str, object]:
     found: dict[str, object] = {
         "address": dialer.link.address,
         "state": "connected" if dialer.is_alive() else away,
+        "subflows": len(driver.connections) if driver is not None else 0,
         "last_error": dialer.why_away or dialer.last_error,
     }
     if driver is not None:

@@ -129,6 +129,7 @@ class AgentWorker:
             "name": self.name,
             "key": self.key_id,
             "state": self.state,
+            "subflows": len(self.driver.connections),
             "age": seen["age"],
             "labels": dict(self.labels),
             "capacity": self.capacity,

@@ -100,7 +100,7 @@ class OutpostTests(OutpostTestCase):
         (row,) = self.servers()
         self.assertGreater(row.pop("rtt"), 0.01)
         self.assertEqual((round(row.pop("age"), 1), row.pop("streams")["open"]), (1.2, 1))
-        self.assertEqual(list(row.values()), ["192.0.2.1:8443", "connected", "", 1, 6, 0])
+        self.assertEqual(list(row.values()), ["192.0.2.1:8443", "connected", 3, "", 1, 6, 0])
         stream.abortConnection()
         self.network.run(0.2)
         self.assertTrue(self.outpost.is_idle() and self.server.is_idle())

@@ -276,6 +276,7 @@ class WorkerTests(RegistryTestCase):
             ["attic", "agent-1", "able", {"site": "home"}, 8, 3],
         )
         self.assertEqual((row["active"], "age" in row, "streams" in row), (0, True, True))
+        self.assertEqual(row["subflows"], 1)
         self.assertEqual((row["rtt"], row["sent"], row["received"]), (0.02, 0, 0))
         self.assertEqual(row["last_error"], "")
         visit.far._drop(1, "no progress")
@@ -289,6 +290,7 @@ class WorkerTests(RegistryTestCase):
         self.assertEqual(
             (row["state"], row["last_error"]), ("away", "the last connection was lost")
         )
+        self.assertEqual(row["subflows"], 0)
 
 
 class NameTests(RegistryTestCase):

@@ -1,5 +1,6 @@
 """A snapshot as text."""
 
+from itertools import product
 from typing import Any
 
 from hypothesis import given, settings
@@ -74,11 +75,13 @@ class RenderTests(SynchronousTestCase):
         )
 
     def test_how_long_peers_are_up(self) -> None:
-        """Of those that are away nothing is said, though their session is some age."""
-        for kind in ("agents", "servers"):
-            away = {"name": "a", "address": "a", "state": "away", "age": 9, "active": 0}
-            (line,) = [one for one in render({kind: [away]}, 0.0).split("\n") if "away" in one]
-            self.assertEqual(line.split()[:3], ["a", "away", "0"], kind)
+        """Of those without a connection nothing is said, though their session is some age."""
+        for kind, state in product(("agents", "servers"), ("away", "draining", "waiting")):
+            peer = {"name": "a", "address": "a", "state": state, "age": 9, "active": 0}
+            for subflows, up in ((0, ""), (1, "9 s ")):
+                text = render({kind: [{**peer, "subflows": subflows}]}, 0.0)
+                (line,) = [" ".join(one.split()) for one in text.split("\n") if state in one]
+                self.assertTrue(line.startswith(f"a {state} {up}0"), line)
 
     def test_servers_of_an_agent(self) -> None:
         """A line each, with what is wrong with those that are away; its own name before."""
@@ -137,6 +140,8 @@ class RenderTests(SynchronousTestCase):
         text = render({"sessions": [session], "paths": [path]}, 0.0)
         self.assertIn("\n  direct  down   - of -    a:1 refuses connections\n", text)
         self.assertIn("\n  session a1  down, opened 1 min 30 s ago  0 subflows", text)
+        text = render({"sessions": [{"id": "a1", "subflows": []}]}, 0.0)
+        self.assertIn("\n  session a1  down  0 subflows", text)
 
     def test_amounts(self) -> None:
         """Three digits and a unit."""
