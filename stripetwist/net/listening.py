@@ -19,16 +19,23 @@ from stripetwist.core.errors import printable
 from stripetwist.net.files import StartupError
 from stripetwist.net.udp_port import bind_udp
 
+_NO_NAMES = "names cannot be looked up now; write an address of this machine"
 _NO_NAME = "that name has no address here; write an address of this machine"
 _OF_PORTS: dict[int | None, str] = {
     errno.EADDRINUSE: "another program has that port; stop it, or choose another port",
     errno.EACCES: "that port is for root only; choose one above 1023",
     errno.EADDRNOTAVAIL: "no interface of this machine has that address",
 }
+_TOO_LONG = "the path is too long; choose a shorter one"
 _OF_FILES: dict[int | None, str] = {
     errno.ENOENT: "there is no such folder; make it, or choose another path",
     errno.EACCES: "this user may not write there; choose another path",
-    errno.EADDRINUSE: "something else is there; choose another path, or remove it",
+    errno.ENOTDIR: "part of the path is a file, no folder; choose another path",
+    errno.ENAMETOOLONG: _TOO_LONG,
+    # Python looks at what fits into a socket's address before it asks the system.
+    None: _TOO_LONG,
+    errno.EADDRINUSE: "something is there already; choose another path, or remove it if no "
+    "program uses it",
 }
 
 
@@ -95,7 +102,7 @@ def _why_not(error: BaseException, is_file: bool) -> str:
     """
     cause = getattr(error, "socketError", error)
     if isinstance(cause, socket.gaierror):
-        return _NO_NAME
+        return _NO_NAMES if cause.errno == socket.EAI_AGAIN else _NO_NAME
     if is_file and not isinstance(cause, OSError):
         # Twisted's words for it speak of a lock.
         return "another program listens there; stop it, or choose another path"

@@ -92,13 +92,26 @@ class ListenTests(SynchronousTestCase):
             "--listen nohost.test:81 cannot be listened at: that name has no address here; "
             "write an address of this machine",
         )
+        why = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        self.fail_with(CannotListenError("nohost.test", 81, why))
+        self.assertEqual(
+            self.refused("nohost.test:81"),
+            "--listen nohost.test:81 cannot be listened at: names cannot be looked up now; "
+            "write an address of this machine",
+        )
 
     def test_a_unix_socket(self) -> None:
         """It is a file, and so is its lock, which comes first."""
         for number, words in (
             (errno.ENOENT, "there is no such folder; make it, or choose another path"),
             (errno.EACCES, "this user may not write there; choose another path"),
-            (errno.EADDRINUSE, "something else is there; choose another path, or remove it"),
+            (errno.ENOTDIR, "part of the path is a file, no folder; choose another path"),
+            (errno.ENAMETOOLONG, "the path is too long; choose a shorter one"),
+            (
+                errno.EADDRINUSE,
+                "something is there already; choose another path, or remove it if no program "
+                "uses it",
+            ),
             (errno.EROFS, "Read-only file system"),
         ):
             lock = OSError(number, os.strerror(number), "29375", None, "/x/y.lock")
@@ -106,6 +119,8 @@ class ListenTests(SynchronousTestCase):
                 self.fail_with(error, "listenUNIX")
                 expected = f"--listen unix:/x/y cannot be listened at: {words}"
                 self.assertEqual(self.refused("unix:/x/y"), expected)
+        self.fail_with(CannotListenError(None, "/x/y", OSError("AF_UNIX path")), "listenUNIX")
+        self.assertIn("the path is too long; choose a shorter one", self.refused("unix:/x/y"))
         self.fail_with(CannotListenError(None, "/x/y", "Cannot acquire lock"), "listenUNIX")
         self.assertIn("at: another program listens there; stop", self.refused("unix:/x/y"))
 
