@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from stripetwist.core.address import Address
+from stripetwist.core.agents import ANY
 from stripetwist.core.dialogues import LANGUAGES
 from stripetwist.core.link import Link
 from stripetwist.core.way import Way
@@ -47,7 +48,8 @@ def way_of(driver: SessionDriver, now: float) -> tuple[float, str]:
 
 def _leaves(way_out: str) -> str:
     """Where what comes in at a port leaves, if that is not the server."""
-    return way_out and f", leaves at exit {way_out}"
+    where = "any agent" if way_out == ANY else f"exit {way_out}"
+    return way_out and f"; leaves at {where}"
 
 
 class Client(MultiService):

@@ -321,7 +321,7 @@ class SayTests(ClientTestCase):
         to, network, limits = Target.of("10.0.0.1", 53), self.network, self.limits
         proxy = SocksFactory(client.opener, network, limits, exit="attic")
         client.listen(Address("127.0.0.1", SOCKS), proxy)
-        for port, name in ((2222, "attic"), (2223, "")):
+        for port, name in ((2222, "any"), (2223, "")):
             front = ForwardFactory(client.opener, to, network, limits, exit=name)
             client.listen(Address("127.0.0.1", port), front)
         request = OpenRequest(to, Kind.UDP, "attic")
@@ -332,10 +332,10 @@ class SayTests(ClientTestCase):
         self.assertEqual(
             lines,
             [
-                "proxy 127.0.0.1:1080 SOCKS5, SOCKS4, HTTP, leaves at exit attic",
-                "forward 127.0.0.1:2222 leads to 10.0.0.1:53, leaves at exit attic",
+                "proxy 127.0.0.1:1080 SOCKS5, SOCKS4, HTTP; leaves at exit attic",
+                "forward 127.0.0.1:2222 leads to 10.0.0.1:53; leaves at any agent",
                 "forward 127.0.0.1:2223 leads to 10.0.0.1:53",
-                "udp 127.0.0.1:2222 leads to 10.0.0.1:53, leaves at exit attic",
+                "udp 127.0.0.1:2222 leads to 10.0.0.1:53; leaves at exit attic",
             ],
         )
         self.successResultOf(client.stopService())
