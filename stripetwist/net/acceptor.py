@@ -152,6 +152,7 @@ class Acceptor(Factory[SubflowProtocol]):
     @ivar door: keys and sessions.
     @ivar registry: the agents among them.
     @ivar refusals: those who prove a key and are not let in.
+    @ivar strangers: those who name a key that is not known.
     @ivar turned_away: how many were closed at once.
     @ivar is_leaving: whether it takes no new sessions.
     """
@@ -165,6 +166,7 @@ class Acceptor(Factory[SubflowProtocol]):
         self.door = Door(keys, ground.entropy)
         self.registry = Registry(ground.clock, ground.limits)
         self.refusals = Refusals(ground.clock)
+        self.strangers = Refusals(ground.clock)
         self._opener = opener
         self._arrivals: set[Arrival] = set()
         self._unproved: dict[Arrival, str] = {}
@@ -300,6 +302,7 @@ class Acceptor(Factory[SubflowProtocol]):
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
         self.refusals.stop()
+        self.strangers.stop()
         for member in list(self.door.sessions.values()):
             member.driver.close(Code.GOING_AWAY, "the server was stopped")
         for arrival in list(self._arrivals):

@@ -24,7 +24,7 @@ class Arrival:
 
     Keeps a message at most, and one timer that bytes do not reset.  Whoever is not let in
     gets one line in the log, which says nothing that is secret; those with a key that is
-    refused again and again get one together, see L{Refusals}.
+    refused again and again, or not known, get one together, see L{Refusals}.
     """
 
     log = Logger()
@@ -95,7 +95,8 @@ class Arrival:
         try:
             driver = self._acceptor.admit(self.subflow, established, rtt)
         except Rejected as error:
-            self._done = not self._acceptor.refusals.is_news(established.key_id, error.reason)
+            who = f'as "{established.key_id}"'
+            self._done = not self._acceptor.refusals.is_news(who, error.reason)
             self._refuse(error.reason, handshake.refusal(error.code, error.reason))
             return
         self._done = True
@@ -133,6 +134,12 @@ class Arrival:
             reason=printable(reason),
         )
 
+    def _say_unknown(self, key_id: str) -> None:
+        reason = "no key of that name is valid here; see stripetwist key list"
+        who = f'as "{key_id}" from {self._source}'
+        if not self._done and self._acceptor.strangers.is_news(who, reason):
+            self._say(reason)
+
     def lost(self, subflow: SubflowProtocol, reason: Failure) -> None:
         """The connection is gone."""
         self._cancel_timer()
@@ -143,6 +150,6 @@ class Arrival:
             # The advice of that sentence is for whoever dials.
             self._say(tls.tls_sentence(cast(BaseException, reason.value), "it").split(";")[0])
         elif self._handshake.key_id and not self._acceptor.door.knows(self._handshake.key_id):
-            self._say("no key of that name is valid here; see stripetwist key list")
+            self._say_unknown(self._handshake.key_id)
         else:
             self._say("it left without a proof of its key")

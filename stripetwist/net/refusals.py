@@ -1,9 +1,11 @@
-"""Those who prove a key and are not let in even so: a line a minute for each key."""
+"""Those who are not let in, again and again: a line a minute for each of them."""
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 _EVERY = 60.0
+# More of them within a minute are not told of.
+_MOST = 256
 
 
 class _Since:
@@ -23,44 +25,46 @@ class _Since:
 
 class Refusals:
     """
-    Those who prove a key and are not let in even so, by key.
+    Those who are not let in, by who they are: C{as "KEY"}, or C{from ADDRESS}.
 
     The first is for the log at once; those that come within a minute are counted, and told
-    at its end.  Nothing is kept of a key once a minute has passed without any.
+    at its end.  Nothing is kept of anyone once a minute has passed without.
     """
 
     log = Logger()
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._by_key: dict[str, _Since] = {}
+        self._since: dict[str, _Since] = {}
 
-    def is_news(self, key_id: str, reason: str) -> bool:
+    def is_news(self, who: str, reason: str) -> bool:
         """Whether one more is to be logged; if not, it is counted."""
-        since = self._by_key.get(key_id)
+        since = self._since.get(who)
         if since is None:
-            self._wait(key_id)
-            return True
+            return self._wait(who)
         since.count += 1
         since.last = reason
         return False
 
-    def _wait(self, key_id: str) -> None:
-        self._by_key[key_id] = _Since(self._clock.callLater(_EVERY, self._tell, key_id))
+    def _wait(self, who: str) -> bool:
+        if len(self._since) >= _MOST:
+            return False
+        self._since[who] = _Since(self._clock.callLater(_EVERY, self._tell, who))
+        return True
 
-    def _tell(self, key_id: str) -> None:
-        since = self._by_key.pop(key_id)
+    def _tell(self, who: str) -> None:
+        since = self._since.pop(who)
         if since.count:
             self.log.info(
-                '{count} more not let in as "{key}" within a minute: {reason}',
+                "{count} more not let in {who} within a minute: {reason}",
                 count=since.count,
-                key=key_id,
+                who=who,
                 reason=since.last,
             )
-            self._wait(key_id)
+            self._wait(who)
 
     def stop(self) -> None:
         """Tell nothing more."""
-        for since in self._by_key.values():
+        for since in self._since.values():
             since.telling.cancel()
-        self._by_key.clear()
+        self._since.clear()

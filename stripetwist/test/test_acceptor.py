@@ -412,6 +412,22 @@ class StrangerTests(AcceptorTestCase):
         lines = self.logged(lambda: self.network.run(0.1))
         self.assert_one_line(lines, ' as "old": no key of that name is valid here')
 
+    def test_unknown_key_again_and_again(self) -> None:
+        """The first has its line at once, the others have one together a minute later."""
+        lines = self.logged(self.four_unknown)
+        self.assert_one_line(lines, ' as "gone": no key of that name is valid here')
+        lines = self.logged(lambda: self.network.run(61, 1))
+        self.assertEqual(len(lines), 1, lines)
+        self.assertIn('3 more not let in as "gone" from 192.0.2.1 within a minute: no', lines[0])
+
+    def four_unknown(self) -> None:
+        """As many connections of clients whose key was revoked."""
+        for _ in range(4):
+            guest = Guest(self, key_id="gone")
+            guest.say(guest.handshake().hello)
+            guest.wire.loseConnection()
+            self.network.run(0.1)
+
     def test_left(self) -> None:
         """Who leaves by itself has its line, too (B27, B28)."""
         guest = Guest(self)

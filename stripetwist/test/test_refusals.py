@@ -6,6 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.net.refusals import Refusals
 
+GUEST = 'as "guest"'
+
 
 class RefusalsTests(SynchronousTestCase):
     """Keys, and time."""
@@ -23,21 +25,28 @@ class RefusalsTests(SynchronousTestCase):
 
     def test_a_flood(self) -> None:
         """The first is news; of the others there is a line a minute, until there are none."""
-        news = [self.refusals.is_news("guest", f"reason {number}") for number in range(100)]
+        news = [self.refusals.is_news(GUEST, f"reason {number}") for number in range(100)]
         self.assertEqual(news, [True] + 99 * [False])
         self.assertEqual(self.told(59), [])
         line = '99 more not let in as "guest" within a minute: reason 99'
         self.assertEqual(self.told(1), [line])
-        self.assertFalse(self.refusals.is_news("guest", "again"))
+        self.assertFalse(self.refusals.is_news(GUEST, "again"))
         self.assertEqual(self.told(60), ['1 more not let in as "guest" within a minute: again'])
         self.assertEqual(self.told(60), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertTrue(self.refusals.is_news("guest", "much later"))
+        self.assertTrue(self.refusals.is_news(GUEST, "much later"))
         self.refusals.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_more_than_can_be_told_of(self) -> None:
+        """Are not told of until there is room again."""
+        news = [self.refusals.is_news(f"from {number}", "no") for number in range(300)]
+        self.assertEqual(news, [True] * 256 + [False] * 44)
+        self.assertEqual(self.told(60), [])
+        self.assertTrue(self.refusals.is_news("from 299", "no"))
+
     def test_each_key(self) -> None:
         """Has its own."""
-        self.assertTrue(self.refusals.is_news("guest", "no"))
-        self.assertTrue(self.refusals.is_news("desk", "no"))
+        self.assertTrue(self.refusals.is_news(GUEST, "no"))
+        self.assertTrue(self.refusals.is_news('as "desk"', "no"))
         self.assertEqual(self.told(60), [])
