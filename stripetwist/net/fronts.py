@@ -108,6 +108,9 @@ class Fronts:
     def stop(self) -> Deferred[None]:
         """Close the ports and cut what is left; fires when all is gone."""
         self.leave()
+        for front in self._fronts:
+            if isinstance(front, SocksFactory):
+                front.logins.stop()
         closing: list[Deferred[Any]] = [*self._closing]
         closing += [guests.close_all() for guests in self._guests()]
         return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from ipaddress import ip_address
 from typing import Any, cast
 from typing import Protocol as Interface
 
@@ -34,10 +35,12 @@ from stripetwist.core.socks5 import (
     bound_reply,
 )
 from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target, refusal_line
+from stripetwist.core.zones import plain
 from stripetwist.net import relay
 from stripetwist.net.association import Association
 from stripetwist.net.guests import Guests
 from stripetwist.net.opener import Opener
+from stripetwist.net.refusals import Refusals
 from stripetwist.net.relay import Parked
 from stripetwist.net.sockets import is_broken
 from stripetwist.net.socks_udp import UdpDoor, UdpRelay
@@ -335,9 +338,16 @@ class SocksProtocol(Protocol):
     def _note(self, refusal: Refuse) -> None:
         self._front.refused[refusal.code] += 1
         # Who guesses passwords is to be found out.
-        host = getattr(self._near.getPeer(), "host", "") if refusal.code is Code.AUTH else ""
-        whom = f" {host}" if host else ""
-        self._log.info("{line}", line=refusal_line(refusal.sentence, whom))
+        source = self._source_name() if refusal.code is Code.AUTH else ""
+        is_login = source and self._stage is _Stage.TALKING
+        if is_login and not self._front.logins.is_news(f"from {source}", refusal.sentence):
+            return
+        self._log.info("{line}", line=refusal_line(refusal.sentence, source and f" {source}"))
+
+    def _source_name(self) -> str:
+        """The client's address; nothing at a Unix socket."""
+        host = getattr(self._near.getPeer(), "host", "")
+        return str(plain(ip_address(host))) if host else ""
 
     def _leave(self) -> None:
         """Close so that the last reply arrives: what is still coming must not cause a reset."""
@@ -406,6 +416,7 @@ class SocksFactory(Factory):
     @ivar optimistic: say connected before it is.
     @ivar exit: which exit to ask the opener for.
     @ivar udp: opens UDP sockets for clients; C{None} where they get none.
+    @ivar logins: those that were wrong.
     @ivar couple: L{stripetwist.net.relay.couple}, or what stands for it in a test.
     @ivar opened: targets that answered.
     @ivar refused: replies of failure, by reason.
@@ -424,10 +435,14 @@ class SocksFactory(Factory):
     exit: str = ""
     udp: UdpDoor | None = None
     couple: Couple = field(default_factory=lambda: cast(Any, relay).couple)
+    logins: Refusals = field(init=False)
     opened: int = field(default=0, init=False)
     refused: Counter[Code] = field(default_factory=Counter, init=False)
     wrong_protocol: int = field(default=0, init=False)
     timed_out: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.logins = Refusals(self.clock)
 
     def buildProtocol(self, addr: IAddress | None) -> SocksProtocol | None:
         """A protocol for a client; C{None}, which closes it, for one that may not be here."""

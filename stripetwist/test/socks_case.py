@@ -292,15 +292,18 @@ class FrontCase(SynchronousTestCase):
         self.logs = capturedLogs()
         self.events = self.logs.__enter__()
         self.addCleanup(self.logs.__exit__, None, None, None)
+        self.fronts: list[SocksFactory] = []
         self.front = self.build()
 
     def build(self, **more: Any) -> SocksFactory:
         """A factory with these settings."""
         sources = Sources(more.pop("sources", ()), self.clock)
         self.guests = Guests(more.pop("most", 1024), sources)
-        return SocksFactory(
+        front = SocksFactory(
             self.opener, self.clock, LIMITS, self.guests, couple=self.couple, **more
         )
+        self.fronts.append(front)
+        return front
 
     def couple(self, near: Wire, far: Wire, **more: Any) -> Coupling:
         """Stands for the relay."""
@@ -331,6 +334,8 @@ class FrontCase(SynchronousTestCase):
         self.assert_nothing_left()
 
     def assert_nothing_left(self) -> None:
-        """No connection, no timer."""
+        """No connection, no timer but those that count wrong logins."""
+        for front in self.fronts:
+            front.logins.stop()
         self.assertEqual(self.guests.active, 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -348,6 +348,19 @@ class LoginTests(FrontCase):
         self.assert_closed_with(wire.turn(), b"\x05\x02\x01\x01")
         self.assertEqual(self.texts()[0], "a login could not be checked: MemoryError: no room")
 
+    def test_wrong_logins(self) -> None:
+        """A source has a line at once and one a minute, by its address as IPv4 if it is one."""
+        front = self.build(users=self.users)
+        for host in 3 * ["::ffff:10.77.1.2"] + ["10.77.1.3"]:
+            source = IPv4Address("TCP", host, 1)
+            Wire(source).connect(front).send(LOGIN_GREETING + WRONG_LOGIN).turn()
+        wrong = "wrong user name or password; see the file given with --users"
+        self.assertEqual(self.texts(), [f"refused 10.77.1.{last}: {wrong}" for last in (2, 3)])
+        self.assertEqual(front.refused[Code.AUTH], 4)
+        self.clock.advance(60)
+        line = f"2 more not let in from 10.77.1.2 within a minute: {wrong}"
+        self.assertEqual(self.texts()[2:], [line])
+
     def test_a_checker_that_says_something_else_than_yes(self) -> None:
         """Only true is true."""
         self.users.is_slow = True
