@@ -81,8 +81,7 @@ def _make(settings: ServerSettings, reactor: Any) -> IService:
         server.exit.guard.note_own(port)
 
     def reload() -> list[str]:
-        server.look()
-        return ["keys", *(["certificate"] if files else []), *ways_in.reload()]
+        return [*server.reload(), *ways_in.reload()]
 
     server.setServiceParent(instance)
     instance.serve_control({"reload": lambda _: reload(), "drain": server.drain})

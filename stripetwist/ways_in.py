@@ -141,8 +141,9 @@ class WaysIn:
         return "" if selector.is_server else str(selector)
 
     def reload(self) -> list[str]:
-        """Read the users again if they have changed; what was looked at, if anything."""
+        """Read the users again if they have changed; what could be read, if anything."""
         if self.users is None:
             return []
+        self.users.complain_again()
         self.users.refresh()
-        return ["users"]
+        return ["users"] if self.users.is_current else []

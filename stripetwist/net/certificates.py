@@ -218,6 +218,7 @@ class CertificateFiles:
     A user's certificate and key, read again whenever they change.
 
     @ivar current: the last pair that was good.
+    @ivar is_current: whether that is what the files held when they were last read.
     """
 
     def __init__(self, cert_file: Path, key_file: Path) -> None:
@@ -227,6 +228,12 @@ class CertificateFiles:
         self._files = (cert_file, key_file)
         self._stamps = self._look()
         self.current = load(cert_file, key_file)
+        self.is_current = True
+
+    def complain_again(self) -> None:
+        """Have the next look say once more what is wrong with the files, if it is."""
+        if not self.is_current:
+            self._stamps = []
 
     def reload_if_changed(self) -> bool:
         """
@@ -243,8 +250,10 @@ class CertificateFiles:
         try:
             fresh = load(*self._files)
         except StartupError as error:
+            self.is_current = False
             _log.warn("the TLS certificate stays as it was: {sentence}", sentence=str(error))
             return False
+        self.is_current = True
         changed = fresh != self.current
         self.current = fresh
         return changed

@@ -41,6 +41,8 @@ class KeyStore:
     The keys of a server: a file that may change while we run, or only memory.
 
     The file as it was last good is what counts; a broken one changes nothing.
+
+    @ivar is_current: whether the file could be used when it was last read.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class KeyStore:
         self._path = path
         self._entropy = entropy
         self._stamp: tuple[int, ...] | None = None
+        self.is_current = True
         if path is None:
             self._keys = self._first_keys()
         elif create and not os.path.lexists(path):
@@ -120,11 +123,17 @@ class KeyStore:
                 raise StartupError(f'there is no key "{printable(name, 40)}"{hint}')
             del keys[name]
 
+    def complain_again(self) -> None:
+        """Have the next look say once more what is wrong with the file, if it is."""
+        if not self.is_current:
+            self._stamp = ()
+
     def reload_if_changed(self, now: datetime) -> set[str]:
         """
         Look at the file again if it is another one; to be called every few seconds.
 
-        A broken file is reported once, in the log, and changes nothing.
+        A broken file is reported once, in the log, and changes nothing; L{complain_again}
+        has it reported once more.
 
         @return: the ids that were good at the last call and are not now, or have another
             secret or role.
@@ -132,7 +141,9 @@ class KeyStore:
         if self._path is not None and file_stamp(self._path) != self._stamp:
             try:
                 self._keys = self._read(self._path)
+                self.is_current = True
             except StartupError as error:
+                self.is_current = False
                 _log.error("keys stay as they were: {sentence}", sentence=str(error))
         good = {key_id: key for key_id, key in self._keys.items() if not key.is_expired(now)}
         ended = {key_id for key_id, key in self._seen.items() if not self.is_good(key, now)}

@@ -151,6 +151,15 @@ class Server(MultiService):
             except StartupError as error:
                 self.log.warn("{sentence}", sentence=str(error))
 
+    def reload(self) -> list[str]:
+        """Take over what has changed, and complain again of what cannot be used; what was read."""
+        files = {"keys": self._keys, "certificate": self.certificates}
+        held = {name: one for name, one in files.items() if one is not None}
+        for one in held.values():
+            one.complain_again()
+        self.look()
+        return [name for name, one in held.items() if one.is_current]
+
     def leave(self) -> None:
         """Take no new sessions and connections; let streams finish."""
         self.fronts.leave()

@@ -19,6 +19,8 @@ from stripetwist.net.userfile import Secret, UsersError, parse_users, read_priva
 
 MAX_CHECKS = 2
 REMEMBER = 600.0
+# The mark of no file.
+_NEVER = (0,)
 
 DeferToThread = Callable[..., Deferred[bool]]
 
@@ -80,6 +82,7 @@ class Users:
     whose key nobody else has.  The file is read again when it has changed; one that
     cannot be used then changes nothing.
 
+    @ivar is_current: whether the file could be used at the last look.
     @param path: the file, which must be readable for its owner only.
     @param defer: calls a function in a thread, as C{deferToThread} does: L{Threads}.
     @raise UsersError: the file cannot be used or names nobody.
@@ -99,6 +102,7 @@ class Users:
         self._queue: deque[_Check] = deque()
         self._running = 0
         self._seen: tuple[int, ...] = ()
+        self.is_current = True
         self._load()
         if not self._users:
             raise UsersError(
@@ -128,19 +132,27 @@ class Users:
         self._start()
         return waiter
 
+    def complain_again(self) -> None:
+        """Have the next look say once more what is wrong with the file, if it is."""
+        if not self.is_current:
+            self._seen = _NEVER
+
     def refresh(self) -> None:
         """Read the file again if it has changed; never fails."""
         try:
             if _mark(os.stat(self._path)) != self._seen:
                 self._load()
+                self.is_current = True
                 self._log.info("read the users file again: {count} users", count=len(self))
         except OSError as error:
+            self.is_current = False
             # Perhaps only between two steps of an editor; what was read holds all the same.
             if self._seen != ():
                 self._seen = ()
                 why = f"{self._path}: {os.strerror(error.errno or 0).lower()}"
                 self._log.error("kept the users as they were: {reason}", reason=why)
         except UsersError as error:
+            self.is_current = False
             self._log.error("kept the users as they were: {reason}", reason=str(error))
 
     def _load(self) -> None:

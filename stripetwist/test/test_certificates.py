@@ -243,8 +243,12 @@ class CertificateFilesTests(FilesTestCase):
         self.assertFalse(files.reload_if_changed())
         self.assertEqual(files.current, before)
         self.assertEqual(len(self.events), 1)
+        files.complain_again()
+        self.assertFalse(files.reload_if_changed())
+        self.assertEqual((files.is_current, len(self.events)), (False, 2))
         self.key.write_bytes(key)
         self.assertTrue(files.reload_if_changed())
+        self.assertTrue(files.is_current)
         self.assertEqual(files.current.cert_pem, cert)
 
 

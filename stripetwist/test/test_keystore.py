@@ -211,6 +211,26 @@ class KeyStoreTests(LoggedTestCase):
         self.path.chmod(0o600)
         self.assertEqual(store.reload_if_changed(NOW), {"client-1", "agent-1"})
 
+    def test_complaints_again(self) -> None:
+        """Who asks for it hears each time what is wrong, until nothing is."""
+        store = self.store()
+        good = self.path.read_bytes()
+        store.complain_again()
+        store.reload_if_changed(NOW)
+        self.assertEqual((store.is_current, len(self.events)), (True, 0))
+        write_private(self.path, b"nonsense")
+        for _ in range(2):
+            store.complain_again()
+            store.reload_if_changed(NOW)
+        self.path.unlink()
+        for _ in range(2):
+            store.complain_again()
+            store.reload_if_changed(NOW)
+        self.assertEqual((store.is_current, len(self.events)), (False, 4))
+        write_private(self.path, good)
+        store.reload_if_changed(NOW)
+        self.assertTrue(store.is_current)
+
     def test_in_memory(self) -> None:
         """A store without a file starts with the same two keys and ends with the process."""
         store = KeyStore(None)

@@ -362,6 +362,12 @@ class LookTests(ServerTestCase):
         self.assertEqual(self.logged(self.server.look), ["the TLS certificate is wrong"])
         self.up()
 
+    def test_reload(self) -> None:
+        """It tells of what was read, and only of that."""
+        self.assertEqual(self.server.reload(), ["keys"])
+        self.keys.is_current = False
+        self.assertEqual(self.server.reload(), [])
+
 
 class StopTests(ServerTestCase):
     """How it ends."""

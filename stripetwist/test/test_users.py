@@ -432,6 +432,28 @@ class ChangeTests(UsersCase):
         (line,) = self.texts(LogLevel.error)
         self.assertIn("no such file", line)
 
+    def test_complaints_again(self) -> None:
+        """Who asks for it hears each time what is wrong, until nothing is."""
+        users = self.build()
+        good = self.path.read_text()
+        users.complain_again()
+        users.refresh()
+        self.assertEqual((users.is_current, self.texts()), (True, []))
+        self.write("nonsense\n")
+        for _ in range(2):
+            users.complain_again()
+            users.refresh()
+        self.path.unlink()
+        for _ in range(2):
+            users.complain_again()
+            users.refresh()
+        self.assertFalse(users.is_current)
+        kept = ["kept the users as they were" in line for line in self.texts()]
+        self.assertEqual(kept, 4 * [True])
+        self.write(good)
+        users.refresh()
+        self.assertTrue(users.is_current)
+
 
 class LoopReactor:
     """What L{Threads} needs of a reactor: calls from threads, and an end."""
