@@ -122,7 +122,10 @@ def prewarm(text: str) -> int | None:
     """How much filler opens the windows of a session; C{None} where the program is to say."""
     if text == "auto":
         return None
-    return 0 if text == "off" else size(text)
+    try:
+        return 0 if text == "off" else size(text)
+    except ValueError:
+        raise ValueError("write auto, off, or a size from 256K, such as 2M") from None
 
 
 def seconds(text: str) -> float:

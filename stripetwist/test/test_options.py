@@ -206,6 +206,13 @@ class FlagTests(OptionsTestCase):
         self.assertIn("64", self.refused(server, "--max-subflows", "65"))
         self.assertIn("did you mean warn?", self.refused(client, "--log-level", "warning"))
 
+    def test_filler_says_all_that_may_be_written(self) -> None:
+        """Words for on and off are guessed by many, and sizes that are too small."""
+        right = "write auto, off, or a size from 256K, such as 2M"
+        for word in ("on", "OFF", "0", "1", "100K"):
+            self.assertIn(right, self.refused(client, "--prewarm", word))
+        self.assertEqual(server("--prewarm", "256K").limits().prewarm, 256 * 1024)
+
     def test_bad_networks_say_what_was_meant(self) -> None:
         """Bits beyond the prefix are a mistake in one or the other."""
         self.assertIn("write 10.0.0.0/8", self.refused(client, "--from", "10.1.0.0/8"))
