@@ -11,7 +11,7 @@ from stripetwist.command_line import Parser, Verbs, add_state, find
 from stripetwist.core.errors import printable
 from stripetwist.core.link import UNKNOWN_HOST
 from stripetwist.net.files import StartupError, shown
-from stripetwist.net.keyfile import Key, parse_expiry
+from stripetwist.net.keyfile import Key, nearest_key, parse_expiry
 from stripetwist.net.keystore import KeyStore
 from stripetwist.net.links import (
     NOBODY,
@@ -24,7 +24,7 @@ from stripetwist.net.links import (
     write_own_links,
 )
 from stripetwist.net.state import StateDirectory
-from stripetwist.sources import nearest, show, variable_of
+from stripetwist.sources import show, variable_of
 
 
 def key(words: list[str]) -> int:
@@ -58,7 +58,7 @@ class _Keys:
         listed = self.store.keys()
         keys = {key.id: key for key in listed}
         if name not in keys:
-            near = nearest(name, keys)
+            near = nearest_key(name, keys)
             hint = f"did you mean {near}?" if near else "stripetwist key list shows them"
             raise StartupError(f"there is no key {show(name)}; {hint}")
         return keys[name]

@@ -1,6 +1,7 @@
 """The file that holds keys: TOML, read strictly and written in one way."""
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -209,6 +210,28 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint at the nearest name, if one is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f", did you mean {near[0]}?" if near else ""
+
+
+def nearest_key(name: str, known: Iterable[str]) -> str:
+    """
+    The key that was meant by a name that none has, or nothing.
+
+    It differs by case or by one character only.  Another number is another key.
+    """
+    folded = name.lower()
+    near = (one for one in known if _digits(one) == _digits(name) and _is_slip(folded, one))
+    return next(near, "")
+
+
+def _digits(name: str) -> list[str]:
+    return [character for character in name if character.isdigit()]
+
+
+def _is_slip(one: str, other: str) -> bool:
+    """Whether two texts differ by one character at most."""
+    short, long = sorted((one, other), key=len)
+    same = len(os.path.commonprefix([short, long]))
+    return long[same + 1 :] == short[same + (len(short) == len(long)) :]
 
 
 def dump_keys(keys: Iterable[Key]) -> str:

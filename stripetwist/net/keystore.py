@@ -25,9 +25,9 @@ from stripetwist.net.keyfile import (
     ANY,
     ROLES,
     Key,
-    did_you_mean,
     dump_keys,
     key_complaint,
+    nearest_key,
     read_keys,
 )
 
@@ -119,7 +119,8 @@ class KeyStore:
         """
         with self._changing() as keys:
             if name not in keys:
-                hint = did_you_mean(name, keys)
+                near = nearest_key(name, keys)
+                hint = f", did you mean {near}?" if near else ""
                 raise StartupError(f'there is no key "{printable(name, 40)}"{hint}')
             del keys[name]
 

@@ -352,8 +352,9 @@ class KeyTests(CliTestCase):
         for verb in ("show", "revoke"):
             unknown = "there is no key client1; did you mean client-1?"
             self.assert_refused(unknown, "key", verb, "client1")
-            unknown = "there is no key x; stripetwist key list shows them"
-            self.assert_refused(unknown, "key", verb, "x")
+            for name in ("x", "client-2", "client"):
+                unknown = f"there is no key {name}; stripetwist key list shows them"
+                self.assert_refused(unknown, "key", verb, name)
         self.assertEqual(self.keys(), before)
         self.assertEqual(self.run_command("key"), 1)
 

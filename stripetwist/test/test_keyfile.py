@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core.link import encode32
-from stripetwist.net.keyfile import Key, dump_keys, key_complaint, parse_expiry, read_keys
+from stripetwist.net.keyfile import (
+    Key,
+    dump_keys,
+    key_complaint,
+    nearest_key,
+    parse_expiry,
+    read_keys,
+)
 
 SECRET = b"marked-secret-marked-secret-mark"
 SECRET_TEXT = encode32(SECRET)
@@ -205,3 +212,11 @@ class KeyTests(SynchronousTestCase):
             complaint = key_complaint(bad)
             self.assertNotEqual(complaint, "")
             self.assertNotIn("marked", complaint)
+
+    def test_nearest(self) -> None:
+        """A slip is guessed, another key is not."""
+        for name in ("laptop", "Laptop", "LAPTOP", "laptpp", "latop", "lapttop", "Labtop"):
+            self.assertEqual(nearest_key(name, ["agent-1", "laptop"]), "laptop", name)
+        self.assertEqual(nearest_key("client1", ["agent-1", "client-1"]), "client-1")
+        for name in ("client-1", "agent-2", "agent", "agent-11", "lap", "desktop", ""):
+            self.assertEqual(nearest_key(name, ["agent-1", "laptop"]), "", name)
