@@ -76,7 +76,7 @@ class Ground:
         client = self.near.start(command)
         self.ours.append(client)
         for path in paths:
-            client.wait_line(rf"path +{re.escape(path)}, [1-9] of . subflows")
+            client.wait_line(rf"path +{re.escape(path)}, [1-9] of . subflows?")
         return client
 
     def hole(self, address: str, but: str = "0.0.0.0") -> None:

@@ -24,7 +24,7 @@ from stripetwist.net.fronts import Front, Fronts, shown, trial
 from stripetwist.net.ground import Ground
 from stripetwist.net.listening import listen_udp
 from stripetwist.net.opener import Witness
-from stripetwist.net.path import path_lines
+from stripetwist.net.path import path_lines, subflow_count
 from stripetwist.net.resolver import Resolver, daemon_threads
 from stripetwist.net.servers import Servers
 from stripetwist.net.udp_forward import UdpForward
@@ -165,7 +165,7 @@ class Client(MultiService):
         if pace not in ("", sockets.BBR) and self.wants_bbr:
             pace += " (bbr cannot be had here)"
         self._say(
-            f"  connected   {dialer.link.address}, {len(driver.connections)} subflows, "
+            f"  connected   {dialer.link.address}, {subflow_count(len(driver.connections))}, "
             f"{rtt * 1000:.0f} ms" + (f", {pace}" if pace else "")
         )
         for path_line in path_lines(dialer.paths) if self._ways else ():

@@ -217,12 +217,17 @@ class Path:
         }
 
 
+def subflow_count(number: int) -> str:
+    """So many, in words."""
+    return f"{number} subflow{'' if number == 1 else 's'}"
+
+
 def path_lines(paths: Sequence[Path]) -> list[str]:
     """Which ways there are, for people who have chosen them."""
     lines = []
     for path in paths:
         up = sum(place.is_up for place in path.places)
-        lines.append(f"  path        {path.label}, {up} of {len(path.wanted)} subflows")
+        lines.append(f"  path        {path.label}, {up} of {subflow_count(len(path.wanted))}")
     if all(path.way.host for path in paths):
         lines.append("  path        direct is not used; --path direct adds it")
     return lines

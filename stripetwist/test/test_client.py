@@ -213,12 +213,18 @@ class SayTests(ClientTestCase):
         relay = Way("192.0.2.9", via=Via.RELAY)
         lines = " ".join(self.start([Way(bind="10.0.0.2"), relay]))
         self.assertIn("  path        direct,bind=10.0.0.2, 2 of 2 subflows", lines)
-        self.assertIn("  path        tcp://192.0.2.9, 1 of 1 subflows", lines)
+        self.assertIn("  path        tcp://192.0.2.9, 1 of 1 subflow", lines)
         self.assertNotIn("is not used", lines)
         self.stop_client()
         self.tearDown()
         self.setUp()
         self.assertIn("direct is not used; --path direct adds it", " ".join(self.start([relay])))
+
+    def test_one(self) -> None:
+        """A single one is no plural."""
+        self.limits = replace(self.limits, subflows=1, grow_most=1)
+        (line,) = [line for line in self.start() if "connected" in line]
+        self.assertIn(":8443, 1 subflow, ", line)
 
     def test_bbr(self) -> None:
         """Where it was wanted and cannot be had, that is said."""
