@@ -143,7 +143,8 @@ class Users:
             if _mark(os.stat(self._path)) != self._seen:
                 self._load()
                 self.is_current = True
-                self._log.info("read the users file again: {count} users", count=len(self))
+                count = f"{len(self)} user{'' if len(self) == 1 else 's'}"
+                self._log.info("read the users file again: {count}", count=count)
         except OSError as error:
             self.is_current = False
             # Perhaps only between two steps of an editor; what was read holds all the same.

@@ -387,6 +387,7 @@ class ChangeTests(UsersCase):
         self.assertTrue(self.ask(users, b"joe", WORD))
         self.write(self.path.read_text().splitlines()[1])
         self.assertFalse(self.ask(users, b"joe", WORD))
+        self.assertEqual(self.texts(), ["read the users file again: 1 user"])
         self.write("")
         self.assertFalse(self.ask(users, b"ann", b"other"))
         self.assertEqual(len(users), 0)
