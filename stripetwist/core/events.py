@@ -93,7 +93,11 @@ class SubflowDoubted:
 
 @dataclass(frozen=True, slots=True)
 class SubflowCold:
-    """A subflow is to have padding; C{Session.lost_packets} if packets get lost meanwhile."""
+    """
+    A subflow is to have padding, and what gets lost meanwhile makes its window small.
+
+    The owner then calls C{Session.lost_packets}.  None is told of one that keeps its window.
+    """
 
     subflow_id: int
 
