@@ -227,7 +227,7 @@ class Session:
     @property
     def last_heard(self) -> float:
         """When bytes last came, on any subflow there is."""
-        return max((s.last_heard for s in self._subflows.alive.values()), default=-NEVER)
+        return max((s.life.last_heard for s in self._subflows.alive.values()), default=-NEVER)
 
     @property
     def stuck_since(self) -> float:
@@ -235,7 +235,7 @@ class Session:
         # A pool asks this of each agent at each open.
         if self._subflows.healthy:
             return NEVER
-        return max((s.stuck_since for s in self._subflows.alive.values()), default=NEVER)
+        return max((s.life.stuck_since for s in self._subflows.alive.values()), default=NEVER)
 
     def ask(self, now: float) -> None:
         """Have the peer give a sign of life on every subflow; C{last_heard} will tell."""
@@ -539,7 +539,7 @@ class Session:
         self._streams.arrived(self._subflows.final(subflow_id, frame[4]))
 
     def _on_drain(self, subflow: Subflow, frame: Frame, now: float) -> None:
-        subflow.drain()
+        subflow.life.drain()
         self._subflows.state_changed(subflow)
 
     def _on_goaway(self, subflow: Subflow, frame: Frame, now: float) -> None:

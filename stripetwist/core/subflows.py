@@ -8,10 +8,11 @@ from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, ProtocolError
 from stripetwist.core.events import SubflowDead, SubflowDoubted
 from stripetwist.core.ledger import Ledger
+from stripetwist.core.liveness import State
 from stripetwist.core.outbox import Control, Outbox
 from stripetwist.core.paths import Paths, rank
 from stripetwist.core.progress import KernelView
-from stripetwist.core.subflow import NEVER, State, Subflow
+from stripetwist.core.subflow import NEVER, Subflow
 from stripetwist.core.warmth import Warmth
 from stripetwist.core.way import PathRole
 
@@ -146,7 +147,7 @@ class Subflows:
         least = subflow.rtt.minimum
         if least is not None and least < self._shortest:
             self._shortest = least
-        if subflow.state is State.ACTIVE and subflow.subflow_id in self.alive:
+        if subflow.life.state is State.ACTIVE and subflow.subflow_id in self.alive:
             self.healthy.add(subflow.subflow_id)
         else:
             self.healthy.discard(subflow.subflow_id)
@@ -207,7 +208,7 @@ class Subflows:
         acknowledgements are late.
         """
         return [
-            (s, s.streams_first() if self.takes_data(s) else 0.0, s.overdue(now))
+            (s, s.streams_first() if self.takes_data(s) else 0.0, s.life.overdue(now))
             for s in self.alive.values()
             if self.may_carry(s, now)
         ]
@@ -236,12 +237,12 @@ class Subflows:
         return deadline
 
     def _judged_at(self, subflow: Subflow, in_use: bool) -> float:
-        return subflow.judged_at(in_use, self._is_outlived(subflow))
+        return subflow.life.judged_at(in_use, self._is_outlived(subflow))
 
     def _is_outlived(self, subflow: Subflow) -> bool:
         """Whether it is suspected, and the peer has been heard on another since it was asked."""
-        return subflow.state is State.SUSPECT and any(
-            self.alive[i].last_heard >= subflow.asked_at
+        return subflow.life.state is State.SUSPECT and any(
+            self.alive[i].life.last_heard >= subflow.life.asked_at
             for i in self.healthy
             if i != subflow.subflow_id
         )
@@ -250,8 +251,8 @@ class Subflows:
         """What the kernel sees of a connection that C{doubtful} names."""
         if (subflow := self.alive.get(subflow_id)) is None:
             return
-        if subflow.kernel_says(view, now) and not self._others_are_quicker(subflow):
-            subflow.bear(now)
+        if subflow.life.kernel_says(view, now) and not self._others_are_quicker(subflow):
+            subflow.life.bear()
             self.state_changed(subflow)
 
     def _others_are_quicker(self, subflow: Subflow) -> bool:
@@ -291,7 +292,7 @@ class Subflows:
 
         One so slow beside the others that what it carries would only hold theirs up rests.
         """
-        if subflow.state is not State.ACTIVE:
+        if subflow.life.state is not State.ACTIVE:
             return False
         if self.paths.limited and self.paths.room(subflow, now) <= 0:
             return False
@@ -396,18 +397,18 @@ class Subflows:
 
     def _judge_one(self, subflow: Subflow, now: float) -> list[SubflowDead | SubflowDoubted]:
         """One of those whose silence calls for something."""
-        if subflow.dead_at(self._is_outlived(subflow)) <= now:
+        if subflow.life.dead_at(self._is_outlived(subflow)) <= now:
             return [SubflowDead(subflow.subflow_id, "no progress")]
-        if subflow.stalled_at() <= now:
+        if subflow.life.stalled_at() <= now:
             subflow.suspect(now)
             self.healthy.discard(subflow.subflow_id)
             self._send_again(subflow.ledger)
             self._probe_path_of(subflow, now)
             return []
         subflow.ping(now)
-        if subflow.pings_missed >= self._limits.pings_missed:
+        if subflow.life.pings_missed >= self._limits.pings_missed:
             return [SubflowDead(subflow.subflow_id, "no answer to pings")]
-        if subflow.pings_missed == self._limits.pings_doubted:
+        if subflow.life.pings_missed == self._limits.pings_doubted:
             return [SubflowDoubted(subflow.subflow_id)]
         return []
 
@@ -423,7 +424,7 @@ class Subflows:
         return [
             {
                 "id": s.subflow_id,
-                "state": s.state.value,
+                "state": s.life.state.value,
                 "rtt": s.rtt.smoothed,
                 "rate": s.rate,
                 "in_flight": s.ledger.in_flight,
@@ -453,7 +454,7 @@ def _workload(subflow: Subflow) -> tuple[float, float]:
 
     There what counts is the work, and that is less where few carry what they can.
     """
-    if subflow.state is not State.ACTIVE:
+    if subflow.life.state is not State.ACTIVE:
         return NEVER, 0.0
     latency = subflow.batch_latency
     return latency // _CLOSE, -subflow.rate if subflow.is_near else latency

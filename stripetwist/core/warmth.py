@@ -5,7 +5,8 @@ from collections.abc import Callable
 from stripetwist.core.config import Limits
 from stripetwist.core.events import SubflowCold, SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
-from stripetwist.core.subflow import INITIAL_WINDOW, NEVER, State, Subflow
+from stripetwist.core.liveness import State
+from stripetwist.core.subflow import INITIAL_WINDOW, NEVER, Subflow
 
 # A queue has formed when round trips take this much longer than the least of late; a single
 # one has to take longer for that.
@@ -134,7 +135,7 @@ class Warmth:
 
         @param count: how many subflows share what the session may open.
         """
-        if subflow.subflow_id not in self.padding or subflow.state is not State.ACTIVE:
+        if subflow.subflow_id not in self.padding or subflow.life.state is not State.ACTIVE:
             return 0
         ledger = subflow.ledger
         left = self._limits.prewarm // count - (ledger.written - subflow.cold_from)
@@ -170,7 +171,7 @@ class Warmth:
         """
         self._knows = self._knows or acked >= INITIAL_WINDOW
         first = self.padding.get(self._first)
-        if first is None or first.state is not State.ACTIVE:
+        if first is None or first.life.state is not State.ACTIVE:
             self._first = subflow_id
         return self._knows or subflow_id == self._first
 
@@ -192,7 +193,7 @@ class Warmth:
         """It is due: a PING, if the budget has it."""
         self._earn(0.0, now)
         subflow.wrote_at = now
-        if self._tokens >= HEADER_SIZE and subflow.state is State.ACTIVE:
+        if self._tokens >= HEADER_SIZE and subflow.life.state is State.ACTIVE:
             self.spend(subflow, HEADER_SIZE)
             subflow.ask(now)
 

@@ -406,5 +406,5 @@ class World:
             assert not subflow.ledger.outstanding() and not subflow.ledger.in_flight
         assert session.next_deadline() > now, "something is due for ever"
         assert session.next_deadline() == min(
-            subflow.ping_at(False) for subflow in session._subflows.alive.values()
+            subflow.life.ping_at(False) for subflow in session._subflows.alive.values()
         )

@@ -339,7 +339,7 @@ class AckTests(BadInputCase):
         """Of any stamp: no effect that matters (C30)."""
         for stamp in (0, 1, 2**40, 2**64 - 1):
             self.assert_ignored(pack(frames.PONG, aux=65535, offset=stamp))
-        self.assertLess(self.session._subflows.alive[1].stall_after, 3.01)
+        self.assertLess(self.session._subflows.alive[1].life.stall_after, 3.01)
 
 
 class StreamTests(BadInputCase):

@@ -3,7 +3,7 @@
 from functools import partial
 
 from stripetwist.core import frames
-from stripetwist.core.subflow import State
+from stripetwist.core.liveness import State
 from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
 from stripetwist.testing import Pair, pattern
 
@@ -144,7 +144,7 @@ class StalledTests(EngineCase):
         pair.stall(1)
         pair.run(3.5)
         subflow = pair.a.session._subflows.alive.get(1)
-        self.assertTrue(subflow is None or subflow.state is State.SUSPECT)
+        self.assertTrue(subflow is None or subflow.life.state is State.SUSPECT)
         self.wait(pair, pair.b, stream_id)
         self.assertEqual([one.subflow_id for one in self.dead(pair.a)], [1])
         self.assertEqual(bytes(pair.b.streams[stream_id].got), data)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from stripetwist.core import frames
 from stripetwist.core.config import KIB
 from stripetwist.core.events import SubflowDead
-from stripetwist.core.subflow import State
+from stripetwist.core.liveness import State
 from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
 from stripetwist.testing import Pair
 
@@ -16,7 +16,7 @@ class StallTests(EngineCase):
     def state(self, pair: Pair, subflow_id: int) -> State | None:
         """What the sender thinks of a subflow; C{None} if it has given it up."""
         subflow = pair.a.session._subflows.alive.get(subflow_id)
-        return subflow.state if subflow is not None else None
+        return subflow.life.state if subflow is not None else None
 
     def test_one_of_three(self) -> None:
         """Its load goes on the others within a stall's time; after 1 s it is dead."""

@@ -11,10 +11,11 @@ from stripetwist.core.config import MIB, Limits
 from stripetwist.core.credit import MemoryBudget, ReceiveWindow
 from stripetwist.core.errors import ProtocolError
 from stripetwist.core.frames import HEADER_SIZE, TICK, FrameParser
+from stripetwist.core.liveness import State
 from stripetwist.core.outbox import Outbox
 from stripetwist.core.progress import KernelView
 from stripetwist.core.stream import Stream
-from stripetwist.core.subflow import NEVER, State, Subflow
+from stripetwist.core.subflow import NEVER, Subflow
 from stripetwist.core.subflows import Subflows
 from stripetwist.core.warmth import Warmth
 
@@ -213,147 +214,149 @@ class SubflowTests(SynchronousTestCase):
         """Acknowledged by TCP, although no record is whole: not dead, but overdue."""
         self.subflow.wrote(16_384, None, 100.0)
         self.subflow.suspect(100.5)
-        stalled = self.subflow.dead_at(True)
+        stalled = self.subflow.life.dead_at(True)
         for now, acked in ((101.0, 3000), (101.9, 6000), (102.8, 9000)):
-            self.assertTrue(self.subflow.kernel_says(KernelView(acked, 0.2), now))
-            self.assertAlmostEqual(self.subflow.dead_at(True), now - 0.2 + 1.0)
-            self.assertIs(self.subflow.state, State.SUSPECT)
-        self.assertGreater(self.subflow.dead_at(True), stalled)
-        self.assertFalse(self.subflow.kernel_says(KernelView(9000, 1.1), 103.7))
-        self.assertAlmostEqual(self.subflow.dead_at(True), 103.6)
+            self.assertTrue(self.subflow.life.kernel_says(KernelView(acked, 0.2), now))
+            self.assertAlmostEqual(self.subflow.life.dead_at(True), now - 0.2 + 1.0)
+            self.assertIs(self.subflow.life.state, State.SUSPECT)
+        self.assertGreater(self.subflow.life.dead_at(True), stalled)
+        self.assertFalse(self.subflow.life.kernel_says(KernelView(9000, 1.1), 103.7))
+        self.assertAlmostEqual(self.subflow.life.dead_at(True), 103.6)
 
     def test_borne_with(self) -> None:
         """Trusted again, until the kernel sees no progress for a stall's time."""
         self.subflow.wrote(16_384, None, 100.0)
         self.subflow.suspect(100.5)
-        self.subflow.kernel_says(KernelView(3000, 0.0), 100.7)
-        self.subflow.bear(100.7)
-        self.assertIs(self.subflow.state, State.ACTIVE)
-        self.assertAlmostEqual(self.subflow.stalled_at(), 100.7 + self.subflow.stall_after)
+        self.subflow.life.kernel_says(KernelView(3000, 0.0), 100.7)
+        self.subflow.life.bear()
+        self.assertIs(self.subflow.life.state, State.ACTIVE)
+        self.assertAlmostEqual(
+            self.subflow.life.stalled_at(), 100.7 + self.subflow.life.stall_after
+        )
 
     def test_patience_follows_the_kernels(self) -> None:
         """It knows the round trip of segments where we know none, or only that of records."""
-        before = self.subflow.stall_after
-        self.subflow.kernel_says(KernelView(patience=0.9), 100.0)
-        self.assertAlmostEqual(self.subflow.stall_after, 0.925)
-        self.assertGreater(self.subflow.stall_after, before)
-        self.subflow.kernel_says(KernelView(patience=9.0), 100.0)
-        self.assertEqual(self.subflow.stall_after, 3.0)
+        before = self.subflow.life.stall_after
+        self.subflow.life.kernel_says(KernelView(patience=0.9), 100.0)
+        self.assertAlmostEqual(self.subflow.life.stall_after, 0.925)
+        self.assertGreater(self.subflow.life.stall_after, before)
+        self.subflow.life.kernel_says(KernelView(patience=9.0), 100.0)
+        self.assertEqual(self.subflow.life.stall_after, 3.0)
 
     def test_what_comes_in_pieces_is_a_sign_of_life(self) -> None:
         """A PING is not answered yet, but bytes have come since: it is not missed."""
         self.subflow.ping(105.0)
         self.subflow.ping(110.0)
-        self.assertEqual(self.subflow.pings_missed, 1)
-        self.subflow.kernel_says(KernelView(received=700, received_ago=0.5), 115.0)
-        self.assertEqual(self.subflow.pings_missed, 0)
-        self.assertAlmostEqual(self.subflow.ping_at(True), 119.5)
-        self.subflow.kernel_says(KernelView(received=700, received_ago=5.5), 120.0)
-        self.assertAlmostEqual(self.subflow.ping_at(True), 119.5)
+        self.assertEqual(self.subflow.life.pings_missed, 1)
+        self.subflow.life.kernel_says(KernelView(received=700, received_ago=0.5), 115.0)
+        self.assertEqual(self.subflow.life.pings_missed, 0)
+        self.assertAlmostEqual(self.subflow.life.ping_at(True), 119.5)
+        self.subflow.life.kernel_says(KernelView(received=700, received_ago=5.5), 120.0)
+        self.assertAlmostEqual(self.subflow.life.ping_at(True), 119.5)
 
     # ---- liveness
 
     def test_patience_follows_the_round_trip(self) -> None:
         """max(0.12 s, srtt + 4 rttvar + 25 ms), at most 3 s; 1 s where nothing is known."""
-        self.assertAlmostEqual(self.subflow.stall_after, 0.145)
+        self.assertAlmostEqual(self.subflow.life.stall_after, 0.145)
         for rtt, patience in ((0.001, 0.12), (0.1, 0.325), (9.0, 3.0), (None, 1.0)):
             subflow = Subflow(1, LIMITS, 100.0, rtt)
-            self.assertAlmostEqual(subflow.stall_after, patience)
+            self.assertAlmostEqual(subflow.life.stall_after, patience)
 
     def test_stalls_when_nothing_in_flight_progresses(self) -> None:
         """Counted from the last progress, or from when something went out."""
-        self.assertEqual(self.subflow.stalled_at(), NEVER)
+        self.assertEqual(self.subflow.life.stalled_at(), NEVER)
         self.subflow.wrote(100, None, 105.0)
         self.subflow.wrote(100, None, 105.1)
-        self.assertAlmostEqual(self.subflow.stalled_at(), 105.145)
-        self.assertAlmostEqual(self.subflow.dead_at(True), 106.0)
-        self.assertAlmostEqual(self.subflow.dead_at(False), 125.0)
+        self.assertAlmostEqual(self.subflow.life.stalled_at(), 105.145)
+        self.assertAlmostEqual(self.subflow.life.dead_at(True), 106.0)
+        self.assertAlmostEqual(self.subflow.life.dead_at(False), 125.0)
         self.subflow.acked(1, 0.0, 105.12)
-        self.assertGreater(self.subflow.stalled_at(), 105.26)
+        self.assertGreater(self.subflow.life.stalled_at(), 105.26)
         self.subflow.acked(200, 0.0, 105.2)
-        self.assertEqual(self.subflow.stalled_at(), NEVER)
-        self.assertEqual(self.subflow.dead_at(True), NEVER)
+        self.assertEqual(self.subflow.life.stalled_at(), NEVER)
+        self.assertEqual(self.subflow.life.dead_at(True), NEVER)
 
     def test_our_acknowledgements_are_not_waited_for(self) -> None:
         """What is quiet may take its time."""
         self.hear(frames.pack_with(b"x", frames.DATA, stream=1), 100.0)
         self.subflow.take_owed(101.0)
-        self.assertEqual(self.subflow.stalled_at(), NEVER)
+        self.assertEqual(self.subflow.life.stalled_at(), NEVER)
 
     def test_a_suspect_is_asked_and_recovers_with_progress(self) -> None:
         """Any byte more that was parsed proves it."""
         self.subflow.wrote(100, None, 100.0)
         self.subflow.suspect(100.2)
-        self.assertIs(self.subflow.state, State.SUSPECT)
+        self.assertIs(self.subflow.life.state, State.SUSPECT)
         self.assertEqual(self.subflow.latency, NEVER)
         self.assertEqual(kinds(self.subflow.take_owed(100.2)), [frames.PING])
         self.subflow.acked(0, 0.0, 100.3)
-        self.assertIs(self.subflow.state, State.SUSPECT)
+        self.assertIs(self.subflow.life.state, State.SUSPECT)
         self.subflow.acked(50, 0.0, 100.3)
-        self.assertIs(self.subflow.state, State.ACTIVE)
+        self.assertIs(self.subflow.life.state, State.ACTIVE)
 
     def test_a_draining_suspect_goes_on_draining(self) -> None:
         """Recovery does not take back what the peer asked for."""
-        self.subflow.drain()
-        self.assertIs(self.subflow.state, State.DRAINING)
+        self.subflow.life.drain()
+        self.assertIs(self.subflow.life.state, State.DRAINING)
         self.subflow.wrote(100, None, 100.0)
         self.subflow.suspect(100.2)
-        self.subflow.drain()
-        self.assertIs(self.subflow.state, State.SUSPECT)
+        self.subflow.life.drain()
+        self.assertIs(self.subflow.life.state, State.SUSPECT)
         self.subflow.acked(50, 0.0, 100.3)
-        self.assertIs(self.subflow.state, State.DRAINING)
+        self.assertIs(self.subflow.life.state, State.DRAINING)
 
     def test_silence_is_pinged(self) -> None:
         """5 s in use, 20 s idle, since it was last heard; soon if not even that PING arrives."""
-        self.assertEqual(self.subflow.ping_at(True), 105.0)
-        self.assertEqual(self.subflow.ping_at(False), 120.0)
+        self.assertEqual(self.subflow.life.ping_at(True), 105.0)
+        self.assertEqual(self.subflow.life.ping_at(False), 120.0)
         self.hear(frames.pack(frames.ACK), 103.0)
-        self.assertEqual(self.subflow.ping_at(True), 108.0)
+        self.assertEqual(self.subflow.life.ping_at(True), 108.0)
         self.subflow.ping(108.0)
-        self.assertEqual(self.subflow.ping_at(True), 109.0)
-        self.assertEqual(self.subflow.pings_missed, 0)
+        self.assertEqual(self.subflow.life.ping_at(True), 109.0)
+        self.assertEqual(self.subflow.life.pings_missed, 0)
         self.subflow.ping(109.0)
-        self.assertEqual(self.subflow.pings_missed, 1)
+        self.assertEqual(self.subflow.life.pings_missed, 1)
         self.hear(frames.pack(frames.PONG), 110.0)
-        self.assertEqual(self.subflow.pings_missed, 0)
+        self.assertEqual(self.subflow.life.pings_missed, 0)
 
     def test_a_ping_that_arrives_may_wait_for_its_answer(self) -> None:
         """The peer's kernel has it, the peer is busy or stopped: another connection helps not."""
         self.subflow.ping(105.0)
-        self.assertEqual(self.subflow.ping_at(True), 106.0)
-        self.subflow.kernel_says(KernelView(acked=100, acked_ago=0.9), 106.0)
-        self.assertEqual(self.subflow.ping_at(True), 110.0)
+        self.assertEqual(self.subflow.life.ping_at(True), 106.0)
+        self.subflow.life.kernel_says(KernelView(acked=100, acked_ago=0.9), 106.0)
+        self.assertEqual(self.subflow.life.ping_at(True), 110.0)
 
     def test_silence_is_not_asked_soon_for_ever(self) -> None:
         """After two there will be a substitute."""
         for second in (105, 106, 107):
-            self.assertEqual(self.subflow.ping_at(True), second)
+            self.assertEqual(self.subflow.life.ping_at(True), second)
             self.subflow.ping(float(second))
-        self.assertEqual(self.subflow.ping_at(True), 112.0)
+        self.assertEqual(self.subflow.life.ping_at(True), 112.0)
 
     def test_a_ping_that_cannot_leave_is_missed(self) -> None:
         """A connection that takes nothing more must not live for ever."""
         for second in range(105, 130, 5):
             self.subflow.ping(float(second))
-        self.assertEqual(self.subflow.pings_missed, 4)
+        self.assertEqual(self.subflow.life.pings_missed, 4)
 
     def test_lateness_of_ours_is_excused(self) -> None:
         """The time we slept does not count, and once there is time for an answer to be read."""
         self.subflow.wrote(100, None, 100.0)
         self.subflow.excuse(0.9, 101.0)
-        self.assertAlmostEqual(self.subflow.dead_at(True), 101.9)
+        self.assertAlmostEqual(self.subflow.life.dead_at(True), 101.9)
         self.subflow.excuse(5.0, 106.0)
-        self.assertAlmostEqual(self.subflow.dead_at(True), 106.9)
+        self.assertAlmostEqual(self.subflow.life.dead_at(True), 106.9)
         self.subflow.acked(1, 0.0, 106.0)
         self.subflow.excuse(5.0, 106.01)
-        self.assertLessEqual(self.subflow.dead_at(True), 107.01)
+        self.assertLessEqual(self.subflow.life.dead_at(True), 107.01)
 
     def test_the_dead_are_not_excused_for_ever(self) -> None:
         """A process that is always late still gives them up."""
         self.subflow.wrote(100, None, 100.0)
         now = 100.0
-        while self.subflow.dead_at(True) > now and now < 200:
-            now = self.subflow.dead_at(True) + 0.3
+        while self.subflow.life.dead_at(True) > now and now < 200:
+            now = self.subflow.life.dead_at(True) + 0.3
             self.subflow.excuse(0.3, now)
         self.assertLess(now, 110)
 

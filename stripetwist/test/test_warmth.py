@@ -5,7 +5,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.events import SubflowCold, SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
-from stripetwist.core.subflow import NEVER, State, Subflow
+from stripetwist.core.liveness import State
+from stripetwist.core.subflow import NEVER, Subflow
 from stripetwist.core.warmth import Warmth
 from stripetwist.test.engine_case import EngineCase
 from stripetwist.testing import Pair
@@ -110,9 +111,9 @@ class WarmthTests(SynchronousTestCase):
 
     def test_not_while_it_is_in_doubt(self) -> None:
         """But afterwards."""
-        self.subflow.state = State.SUSPECT
+        self.subflow.life.state = State.SUSPECT
         self.assertEqual(self.pad(self.subflow, 100.2), 0)
-        self.subflow.state = State.ACTIVE
+        self.subflow.life.state = State.ACTIVE
         self.assertGreater(self.pad(self.subflow, 100.2), 0)
 
     def test_off(self) -> None:
