@@ -153,7 +153,7 @@ class Datagrams:
         if len(others) == len(ways) or not others:
             return ways
         lane = max(flow.lanes, key=lambda lane: lane.size)
-        least = min(subflow.queued_for(owed + lane.size) for subflow, owed, _ in others)
+        least = min(subflow.pace.queued_for(owed + lane.size) for subflow, owed, _ in others)
         limits = self._limits
         fits = least <= limits.datagram_age / 2 and len(lane.queue) <= limits.datagrams / 2
         return others if fits else ways
@@ -181,7 +181,7 @@ class Datagrams:
     def _line_up(self, lane: Lane, way: Way) -> None:
         subflow, owed, _ = way
         subflow_id = subflow.subflow_id
-        late = subflow.queued_for(owed) > self._limits.datagram_age
+        late = subflow.pace.queued_for(owed) > self._limits.datagram_age
         while lane.queue and (late or subflow_id in lane.queue[0].carriers):
             self._drop(lane, "late")
         if lane.queue:
@@ -230,7 +230,7 @@ def _choose(ways: Sequence[Way], lane: Lane, size: int) -> Way | None:
     for way in ways:
         subflow, owed, overdue = way
         # Who has not been heard of in time may be about to stall: others are a better bet.
-        seconds = subflow.arrival(owed + size) + overdue
+        seconds = subflow.pace.arrival(owed + size) + overdue
         if seconds < least:
             best, least = way, seconds
         if subflow.subflow_id == lane.subflow_id:

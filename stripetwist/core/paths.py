@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from stripetwist.core.bucket import NEVER, Bucket
-from stripetwist.core.subflow import INITIAL_WINDOW, Subflow
+from stripetwist.core.pace import INITIAL_WINDOW
+from stripetwist.core.subflow import Subflow
 from stripetwist.core.way import PathRole
 
 _RANKS = {PathRole.PRIMARY: 0, PathRole.OVERFLOW: 1, PathRole.BACKUP: 2}
@@ -69,7 +70,7 @@ class Paths:
     def grown(self, subflows: Iterable[Subflow], doublings: float, seconds: float) -> float:
         """How many bytes they deliver in that time, their windows doubling so often meanwhile."""
         more = 2.0**doublings - 1.0
-        return self._held(((one.path, one.window * more) for one in subflows), seconds)
+        return self._held(((one.path, one.pace.window * more) for one in subflows), seconds)
 
     def _held(self, shares: Iterable[tuple[int, float]], seconds: float = 1.0) -> float:
         """The sum of what subflows deliver in that time, held to the rates of their paths."""
@@ -101,4 +102,4 @@ def rank(subflow: Subflow) -> int:
 
 def _rate(subflow: Subflow) -> float:
     """What it delivers, or would at first."""
-    return subflow.rate or INITIAL_WINDOW / (subflow.rtt.minimum or _SOME_TIME)
+    return subflow.pace.rate or INITIAL_WINDOW / (subflow.rtt.minimum or _SOME_TIME)

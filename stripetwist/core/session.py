@@ -312,8 +312,8 @@ class Session:
 
     def _poll_data(self, subflow: Subflow, out: list[bytes], now: float) -> None:
         room = self._subflows.batch_for(subflow, now)
-        room -= subflow.beyond_segment(sum(map(len, out)))
-        payload = min(subflow.frame_payload, room - HEADER_SIZE)
+        room -= subflow.pace.beyond_segment(sum(map(len, out)))
+        payload = min(subflow.pace.frame_payload, room - HEADER_SIZE)
         if payload > self._limits.batch:
             payload = min(payload, self._subflows.longest - HEADER_SIZE)
         outbox = self._outbox
@@ -499,10 +499,10 @@ class Session:
     def _on_ack(self, subflow: Subflow, frame: Frame, now: float) -> None:
         _, _, aux, _, offset, pieces, _ = frame
         others = frames.parse_acks(b"".join(pieces)) if pieces else ()
-        batch = subflow.batch
+        batch = subflow.pace.batch
         self._streams.arrived(subflow.acked(offset, aux * TICK, now))
-        if subflow.batch != batch:
-            self._events.append(events.SubflowPaced(subflow.subflow_id, subflow.batch))
+        if subflow.pace.batch != batch:
+            self._events.append(events.SubflowPaced(subflow.subflow_id, subflow.pace.batch))
         self._subflows.state_changed(subflow)
         for other_id, parsed, _ in others:
             if (other := self._subflows.alive.get(other_id)) is not None:

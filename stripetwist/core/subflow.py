@@ -1,14 +1,13 @@
 """One TLS connection of a session, as the core sees it."""
 
-from math import log2
 from typing import TYPE_CHECKING
 
 from stripetwist.core import frames
-from stripetwist.core.batch import size_for, whole_segments
 from stripetwist.core.config import Limits
 from stripetwist.core.frames import HEADER, HEADER_SIZE, TICK, FrameParser
 from stripetwist.core.ledger import Ledger
 from stripetwist.core.liveness import Liveness, State
+from stripetwist.core.pace import Pace
 from stripetwist.core.rtt import RttEstimator
 from stripetwist.core.way import PathRole
 
@@ -18,17 +17,6 @@ if TYPE_CHECKING:
     from stripetwist.core.outbox import Control
 
 NEVER = float("inf")
-# What TCP sends at first, before anything is acknowledged (RFC 6928).
-INITIAL_WINDOW = 10 * 1448
-# How long a measurement takes, unless much goes through; and with how little it says only
-# that there was no more to send.
-_RATE_SPAN = 0.2
-_RATE_MUCH = 256 * 1024
-_RATE_LITTLE = 8 * 1024
-# A queue that takes longer than this is that of a proxy, or of a line much too patient.
-_DEEP = 0.25
-# A path that takes so little time needs no window to speak of.
-_NEAR = 0.005
 # Of what goes onto it while stream bytes wait, datagrams may make this part.
 _DATAGRAM_SHARE = 1 / 5
 
@@ -60,19 +48,16 @@ class Traffic:
 
 class Subflow:
     """
-    One TLS connection: its ledger, its rate, and what it owes in acknowledgements.
+    One TLS connection: its ledger, and what it owes in small frames of its own.
 
     @ivar subflow_id: chosen by the dialer, never used twice in a session.
     @ivar window_decays: whether its congestion window shrinks while it is idle.
     @ivar path: the number of the way to the peer that it takes.
     @ivar role: when that is used.
     @ivar is_kept_warm: whether its window is opened ahead of use.
-    @ivar cold_from: bytes written to it when its window was last known to be small.
     @ivar wrote_at: when anything was last written to it.
     @ivar since_drain: bytes given to the connection since it last had room.
-    @ivar rate: acknowledged bytes per second, while busy.
-    @ivar batch: about how many bytes to give it at a time.
-    @ivar full_batch: how many exactly, for TCP segments without a gap.
+    @ivar pace: how fast it is.
     @ivar life: whether it lives.
     @ivar owes_from: when a small frame of its own should leave.
     """
@@ -91,7 +76,6 @@ class Subflow:
         self.path = 0
         self.role = PathRole.PRIMARY
         self.is_kept_warm = True
-        self.cold_from = 0
         self.wrote_at = now
         self.ledger: Ledger[Chunk | Control] = Ledger()
         self.checksum = checksum
@@ -99,20 +83,14 @@ class Subflow:
         self.rtt = RttEstimator()
         if rtt is not None:
             self.rtt.sample(rtt, now)
+        self.pace = Pace(limits, self.ledger, self.rtt, now)
         self.life = Liveness(limits, self.ledger, self.rtt, now)
         self.tx = Traffic()
         self.rx = Traffic()
-        self.rate = self._rate_most = 0.0
-        self._segment = 0
-        self.batch = self.full_batch = limits.batch_first
         self.since_drain = 0
         self.up_since = now
         self._limits = limits
         self._trailer = frames.TRAILER_SIZE if checksum else 0
-        self._rated_at = now
-        self._rate_from = (now, 0, 0.0)
-        self._datagrams = 0
-        self._datagrams_rated = 0
         self._share = float(limits.control_ahead)
         self._share_from = 0
         self.owes_from = NEVER
@@ -122,14 +100,6 @@ class Subflow:
         self._pong: tuple[int, float] | None = None
 
     # ---- what it may carry
-
-    @property
-    def frame_payload(self) -> int:
-        """How many bytes a DATA frame here should carry."""
-        limits = self._limits
-        fast = self.rate > limits.frame_large_above
-        most = self.full_batch if fast else min(self.full_batch, limits.frame_small)
-        return most - HEADER_SIZE
 
     @property
     def latency(self) -> float:
@@ -143,39 +113,14 @@ class Subflow:
         """The same of a batch: one that TCP's window has no room for takes a round trip more."""
         latency, flight = self.latency, self.ledger.in_flight
         # Asked often, and mostly there is no need to know the window.
-        if flight == 0 or flight + self.batch <= self.window:
+        if flight == 0 or flight + self.pace.batch <= self.pace.window:
             return latency
         return 2 * latency
 
-    @property
-    def window(self) -> float:
-        """About what it has under way when it is busy: what TCP starts with, and has grown to."""
-        return self._window_at(self.rate)
-
-    @property
-    def widest(self) -> float:
-        """The most that its window was since it was cold."""
-        return self._window_at(self._rate_most)
-
-    def _window_at(self, rate: float) -> float:
-        grown = max(0, self.ledger.acked - self.cold_from)
-        known = rate * (self.rtt.minimum or 0.0)
-        return INITIAL_WINDOW + (min(grown, known) if rate else grown)
-
-    def begin_cold(self) -> None:
-        """Whatever its window was, it is small now."""
-        self.cold_from = self.ledger.written
-        self._rate_most = 0.0
-
-    @property
-    def is_near(self) -> bool:
-        """Whether round trips take next to nothing."""
-        return self.rtt.minimum is not None and self.rtt.minimum < _NEAR
-
-    @property
-    def rounds_more(self) -> float:
-        """For how many round trips a batch more would wait for TCP's window to double."""
-        return max(0.0, log2((self.ledger.in_flight + self.batch) / self.window))
+    def fill_segments(self, segment: int) -> None:
+        """Have its batches fill TCP segments of that size, where TLS guards them; 0 if unknown."""
+        if self.checksum is None:
+            self.pace.fill_segments(segment)
 
     def put_control(self, control: "Control", out: list[bytes], now: float) -> None:
         """Put a control frame into a batch."""
@@ -218,18 +163,13 @@ class Subflow:
         else:
             self.tx.first += len(payload)
         self.tx.overhead += size - len(payload)
-        self._datagrams += size
+        self.pace.datagrams += size
         if shares:
             self._share -= size
         datagram.carriers += (self.subflow_id,)
         self.wrote(size, None, now)
         stream_id, number, address = datagram.stream_id, datagram.number, datagram.address
         out += frames.pack_datagram(stream_id, number, address, payload, copy)
-
-    @property
-    def datagram_batch(self) -> int:
-        """How many bytes of datagrams to give it at a time; their own rate is a sign here."""
-        return max(self.batch, size_for(self.rate, self._limits))
 
     def datagram_share(self) -> float:
         """How many bytes of datagrams may go onto it while stream bytes wait; less if negative."""
@@ -243,31 +183,11 @@ class Subflow:
         """How many bytes of streams are to go before the next datagram."""
         return max(0.0, -self.datagram_share() / _DATAGRAM_SHARE)
 
-    def queued_for(self, more: float) -> float:
-        """Seconds that what is on it and so many bytes more take to be all under way."""
-        window = self.window
-        excess = self.ledger.in_flight + more - window
-        return max(0.0, excess) / (self.rate or window / (self.rtt.minimum or 1.0))
-
-    @property
-    def is_deep(self) -> bool:
-        """Whether much waits on its way, behind this end's own kernel."""
-        # Asked for every batch, and mostly far from it.
-        if self.ledger.in_flight + self.batch <= _DEEP * self.rate or not self.rate:
-            return False
-        # What is known of a long way is old: its window may have doubled since, and again.
-        least = max(_DEEP, 3 * (self.rtt.minimum or 0.0))
-        return self.queued_for(self.batch) > least
-
-    def arrival(self, size: float) -> float:
-        """Seconds until so many bytes written now would have arrived, as far as can be told."""
-        return (self.rtt.minimum or 1.0) / 2 + self.queued_for(size)
-
     def wrote(self, size: int, item: "Chunk | Control | None", now: float) -> None:
         """Bytes that call for an acknowledgement go out."""
         if not self.ledger.in_flight:
             self.life.sets_out(now)
-            self._rate_from = (now, self.ledger.acked, self.life.stood)
+            self.pace.sets_out(now, self.life.stood)
         self.ledger.note(size + self._trailer, item, now)
 
     def put_filler(self, size: int, out: list[bytes], now: float) -> None:
@@ -299,7 +219,7 @@ class Subflow:
         items, sent_at = self.ledger.ack(parsed)
         if self.ledger.acked > before:
             self.life.acked(now)
-            self._measure_rate(now)
+            self.pace.acked(now, self.life.stood)
             if sent_at is not None and delay is not None:
                 self.rtt.sample(now - sent_at - delay, now)
         return items
@@ -307,47 +227,8 @@ class Subflow:
     @property
     def time_left(self) -> float:
         """Seconds that what is on it takes yet, as far as can be told."""
-        rate = max(self.rate, self.life.kernel_rate)
+        rate = max(self.pace.rate, self.life.kernel_rate)
         return self.ledger.in_flight / rate if rate else NEVER
-
-    def _measure_rate(self, now: float) -> None:
-        since, acked, stood = self._rate_from
-        # What it did not do while it was stalled says nothing of its rate.
-        span, size = now - since - (self.life.stood - stood), self.ledger.acked - acked
-        if (span >= _RATE_SPAN or size >= _RATE_MUCH) and span > 0 and size >= _RATE_LITTLE:
-            self.rate = size / span
-            self._rate_most = max(self._rate_most, self.rate)
-            if self._datagrams - self._datagrams_rated > size // 2:
-                # Datagrams come at a rate of their own: no sign that it is slow.
-                self._rated_at = -NEVER
-            else:
-                self._rated_at = now
-                self._set_batch(size_for(self.rate, self._limits))
-            self._datagrams_rated = self._datagrams
-            self._rate_from = (now, self.ledger.acked, self.life.stood)
-
-    def is_slow(self, now: float) -> bool:
-        """Whether even a small frame was seen to take long on it, not long ago."""
-        limits = self._limits
-        return 0 < self.rate < limits.slow_below and now - self._rated_at < limits.slow_rest
-
-    def fill_segments(self, segment: int) -> None:
-        """
-        Have what TLS makes of a batch fill TCP segments, where a batch is several of them.
-
-        @param segment: bytes that TCP puts into a packet; 0 if unknown.
-        """
-        if segment <= self._limits.batch_least // 2 and self.checksum is None:
-            self._segment = segment
-            self._set_batch(self.batch)
-
-    def _set_batch(self, size: int) -> None:
-        self.batch = size
-        self.full_batch = whole_segments(size, self._segment) if self._segment else size
-
-    def beyond_segment(self, size: int) -> int:
-        """How much of so many bytes is more than full segments."""
-        return size % self._segment if self._segment else 0
 
     def heard(self, now: float, calls: bool) -> None:
         """Bytes came; C{calls} if they call for an acknowledgement."""

@@ -216,7 +216,7 @@ class Subflows:
     def datagram_room(self, subflow: Subflow) -> float:
         """How many bytes of datagrams to put onto it now; the last of them may go beyond."""
         behind = subflow.since_drain
-        room = self._limits.control_ahead - behind if behind else subflow.datagram_batch
+        room = self._limits.control_ahead - behind if behind else subflow.pace.datagram_batch
         return min(room, subflow.datagram_share()) if self.takes_data(subflow) else room
 
     # ---- time
@@ -258,7 +258,7 @@ class Subflows:
     def _others_are_quicker(self, subflow: Subflow) -> bool:
         """Whether what is on it would arrive in half the time if the others took it over."""
         others = [one for one in self._used_with(subflow) if one is not subflow]
-        rate = sum(other.rate for other in others)
+        rate = sum(other.pace.rate for other in others)
         if not rate:
             return False
         waiting = sum(other.ledger.in_flight for other in (subflow, *others))
@@ -298,18 +298,18 @@ class Subflows:
             return False
         if subflow.role is PathRole.BACKUP and self._before(subflow):
             return False
-        if not subflow.is_slow(now):
+        if not subflow.pace.is_slow(now):
             return True
         count, rate = self._quick(rank(subflow), now)
-        return subflow.rate * count >= self._limits.slow_share * rate
+        return subflow.pace.rate * count >= self._limits.slow_share * rate
 
     def _quick(self, most: int, now: float) -> tuple[int, float]:
         """How many healthy ones up to that rank are not slow, and their rates together."""
         if (most, now) not in self._quick_ones:
             rates = [
-                one.rate
+                one.pace.rate
                 for one in map(self.alive.__getitem__, self.healthy)
-                if rank(one) <= most and not one.is_slow(now)
+                if rank(one) <= most and not one.pace.is_slow(now)
             ]
             # Of use within one turn, in which many may ask.
             self._quick_ones = {(most, now): (len(rates), sum(rates))}
@@ -318,15 +318,16 @@ class Subflows:
     def batch_for(self, subflow: Subflow, now: float) -> int:
         """How many bytes to give it at a time: however little its path may carry, some."""
         if not self.paths.limited:
-            return subflow.full_batch
+            return subflow.pace.full_batch
         least = min(self._limits.batch_least, self.paths.saved(subflow))
-        return int(min(subflow.full_batch, max(self.paths.room(subflow, now), least, _SLIVER)))
+        return int(min(subflow.pace.full_batch, max(self.paths.room(subflow, now), least, _SLIVER)))
 
     @property
     def longest(self) -> int:
         """Of a frame: should its subflow die, others carry what it had as it was cut."""
         limits = self._limits
-        fast = (s.rate > limits.frame_large_above or not s.rate for s in self.alive.values())
+        rates = (s.pace.rate for s in self.alive.values())
+        fast = (rate > limits.frame_large_above or not rate for rate in rates)
         return self._longest if not self.paths.limited and all(fast) else limits.batch
 
     def takes_data(self, subflow: Subflow) -> bool:
@@ -343,7 +344,7 @@ class Subflows:
         here could arrive.  Nor behind much that waits on its way already, as a proxy lets it,
         while another has less: what is bound late arrives in its turn.
         """
-        if subflow.is_deep and not all(one.is_deep for one in self._used_with(subflow)):
+        if subflow.pace.is_deep and not all(one.pace.is_deep for one in self._used_with(subflow)):
             return False
         mine = subflow.rtt.minimum
         if mine is None or mine <= _LONGER * self._shortest + _CLOSE:
@@ -353,11 +354,11 @@ class Subflows:
             return True
         least = min(s.rtt.minimum or NEVER for s in faster)
         later = (mine - least) / 2
-        if subflow.rate:
-            later += subflow.batch / subflow.rate
+        if subflow.pace.rate:
+            later += subflow.pace.batch / subflow.pace.rate
         else:
-            later += mine * subflow.rounds_more
-        if all(s.rate for s in faster):
+            later += mine * subflow.pace.rounds_more
+        if all(s.pace.rate for s in faster):
             return self._outbox.has_much(later * self.paths.rate_of(faster))
         doublings = later / least
         return doublings < _MOST_DOUBLINGS and self._outbox.has_much(
@@ -426,7 +427,7 @@ class Subflows:
                 "id": s.subflow_id,
                 "state": s.life.state.value,
                 "rtt": s.rtt.smoothed,
-                "rate": s.rate,
+                "rate": s.pace.rate,
                 "in_flight": s.ledger.in_flight,
                 "tx": s.tx.as_dict(),
                 "rx": s.rx.as_dict(),
@@ -457,4 +458,4 @@ def _workload(subflow: Subflow) -> tuple[float, float]:
     if subflow.life.state is not State.ACTIVE:
         return NEVER, 0.0
     latency = subflow.batch_latency
-    return latency // _CLOSE, -subflow.rate if subflow.is_near else latency
+    return latency // _CLOSE, -subflow.pace.rate if subflow.pace.is_near else latency

@@ -6,7 +6,8 @@ from stripetwist.core.config import Limits
 from stripetwist.core.events import SubflowCold, SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
 from stripetwist.core.liveness import State
-from stripetwist.core.subflow import INITIAL_WINDOW, NEVER, Subflow
+from stripetwist.core.pace import INITIAL_WINDOW
+from stripetwist.core.subflow import NEVER, Subflow
 
 # A queue has formed when round trips take this much longer than the least of late; a single
 # one has to take longer for that.
@@ -93,7 +94,7 @@ class Warmth:
 
     def begin(self, subflow: Subflow, now: float) -> None:
         """A subflow's window is small, as far as we know."""
-        subflow.begin_cold()
+        subflow.pace.begin_cold()
         may = self._limits.prewarm and not self._is_lossy(subflow, now)
         if may and subflow.is_kept_warm and subflow.subflow_id not in self.padding:
             if not self._padded_with(subflow):
@@ -138,16 +139,16 @@ class Warmth:
         if subflow.subflow_id not in self.padding or subflow.life.state is not State.ACTIVE:
             return 0
         ledger = subflow.ledger
-        left = self._limits.prewarm // count - (ledger.written - subflow.cold_from)
-        if left <= HEADER_SIZE or now >= self.until or subflow.is_near or _queues(subflow):
+        left = self._limits.prewarm // count - (ledger.written - subflow.pace.cold_from)
+        if left <= HEADER_SIZE or now >= self.until or subflow.pace.is_near or _queues(subflow):
             self._leave(subflow)
             return 0
         self._earn(0.0, now)
-        acked = max(0, ledger.acked - subflow.cold_from)
+        acked = max(0, ledger.acked - subflow.pace.cold_from)
         if not self._may_begin(subflow.subflow_id, acked):
             return 0
         window = INITIAL_WINDOW + acked - ledger.in_flight
-        size = min(left, window, subflow.batch, self._limits.frame_small)
+        size = min(left, window, subflow.pace.batch, self._limits.frame_small)
         return size - HEADER_SIZE if HEADER_SIZE < size <= self._tokens else 0
 
     def _leave(self, subflow: Subflow) -> None:
@@ -185,9 +186,9 @@ class Warmth:
         if not (subflow.window_decays and self._limits.prewarm and subflow.is_kept_warm):
             return NEVER
         at = subflow.wrote_at
-        if at >= self.until or subflow.is_near or self._is_lossy(subflow, at):
+        if at >= self.until or subflow.pace.is_near or self._is_lossy(subflow, at):
             return NEVER
-        return at + self._limits.warm_tick if subflow.widest >= _WORTH_HOLDING else NEVER
+        return at + self._limits.warm_tick if subflow.pace.widest >= _WORTH_HOLDING else NEVER
 
     def tick(self, subflow: Subflow, now: float) -> None:
         """It is due: a PING, if the budget has it."""

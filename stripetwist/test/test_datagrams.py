@@ -283,13 +283,13 @@ class RateTests(SynchronousTestCase):
     def test_few_are_no_sign_of_a_slow_one(self) -> None:
         """They come at a rate of their own."""
         subflow = self.carried(20_000, 2.0)
-        self.assertTrue(0 < subflow.rate < 12e3)
-        self.assertFalse(subflow.is_slow(NOW + 2))
-        self.assertEqual(subflow.batch, Limits().batch_first)
+        self.assertTrue(0 < subflow.pace.rate < 12e3)
+        self.assertFalse(subflow.pace.is_slow(NOW + 2))
+        self.assertEqual(subflow.pace.batch, Limits().batch_first)
 
     def test_before_its_rate_is_known(self) -> None:
         """It is taken to have doubled its window as TCP does, else it would never be known."""
         subflow = self.carried(14_000, 0.1)
-        self.assertEqual(subflow.rate, 0)
-        self.assertEqual(subflow.queued_for(20_000), 0)
-        self.assertGreater(subflow.queued_for(40_000), 0)
+        self.assertEqual(subflow.pace.rate, 0)
+        self.assertEqual(subflow.pace.queued_for(20_000), 0)
+        self.assertGreater(subflow.pace.queued_for(40_000), 0)

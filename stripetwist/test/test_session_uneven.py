@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stripetwist.core.config import KIB, MIB
-from stripetwist.core.subflow import INITIAL_WINDOW
+from stripetwist.core.pace import INITIAL_WINDOW
 from stripetwist.test.engine_case import LIMITS, EngineCase
 from stripetwist.testing import Pair, pattern
 

@@ -40,7 +40,7 @@ class WorkTests(SynchronousTestCase):
         pair.a.write(stream_id, bytes(int(2 * subflows * rate)))
         pair.run(1)
         alive = pair.a.session._subflows.alive.values()
-        self.assertEqual({one.batch for one in alive}, {batch})
+        self.assertEqual({one.pace.batch for one in alive}, {batch})
         before = pair.a.session.moved
         with Calls() as calls:
             pair.run(0.3)

@@ -133,7 +133,7 @@ class SubflowTests(SynchronousTestCase):
 
         And up to 256 KiB where that takes less than 5 ms.
         """
-        self.assertEqual(self.subflow.frame_payload, 10_220)
+        self.assertEqual(self.subflow.pace.frame_payload, 10_220)
         for rate, batch, payload in (
             (6e6, 65_536, 65_516),
             (26e6, 65_536, 65_516),
@@ -148,14 +148,15 @@ class SubflowTests(SynchronousTestCase):
             (6e6, 65_536, 65_516),
         ):
             self.carry(rate)
-            self.assertEqual((self.subflow.batch, self.subflow.frame_payload), (batch, payload))
+            pace = self.subflow.pace
+            self.assertEqual((pace.batch, pace.frame_payload), (batch, payload))
 
     def test_little_memory_has_no_long_batches(self) -> None:
         """A 512th of it, but no less than anybody's."""
         for memory, batch in ((32, 65_536), (64, 131_072), (128, 262_144), (1024, 262_144)):
             self.subflow = Subflow(1, Limits(max_memory=memory * MIB), self.now, 0.04)
             self.carry(500e6)
-            self.assertEqual(self.subflow.batch, batch)
+            self.assertEqual(self.subflow.pace.batch, batch)
 
     def test_batches_fill_segments(self) -> None:
         """With what TLS adds to each 16 KiB, to the last byte; at least three."""
@@ -170,9 +171,9 @@ class SubflowTests(SynchronousTestCase):
             self.subflow = Subflow(1, LIMITS, self.now, 0.04)
             self.subflow.fill_segments(segment)
             self.carry(rate)
-            full = self.subflow.full_batch
+            full = self.subflow.pace.full_batch
             self.assertEqual(on_wire(full), segments * segment)
-            self.assertLessEqual(self.subflow.frame_payload, full - HEADER_SIZE)
+            self.assertLessEqual(self.subflow.pace.frame_payload, full - HEADER_SIZE)
 
     def test_no_segments_to_fill(self) -> None:
         """They are unknown, or so long that it is no matter, or there is no TLS."""
@@ -184,10 +185,10 @@ class SubflowTests(SynchronousTestCase):
         ):
             self.subflow = Subflow(1, LIMITS, self.now, 0.04, checksum)
             self.subflow.fill_segments(segment)
-            self.assertEqual(self.subflow.full_batch, LIMITS.batch_first)
+            self.assertEqual(self.subflow.pace.full_batch, LIMITS.batch_first)
             self.carry(200e3)
-            self.assertEqual(self.subflow.full_batch, 8192)
-            self.assertEqual(self.subflow.beyond_segment(1000), 0)
+            self.assertEqual(self.subflow.pace.full_batch, 8192)
+            self.assertEqual(self.subflow.pace.beyond_segment(1000), 0)
 
     def carry(self, rate: float) -> None:
         """Keep it busy for a while at so many bytes a second."""
@@ -200,13 +201,13 @@ class SubflowTests(SynchronousTestCase):
         """Where little was sent it went as fast as it came."""
         self.carry(6e6)
         self.carry(5e3)
-        self.assertGreater(self.subflow.rate, 4e3)
-        before = self.subflow.batch
+        self.assertGreater(self.subflow.pace.rate, 4e3)
+        before = self.subflow.pace.batch
         for _ in range(10):
             self.subflow.wrote(100, None, self.now)
             self.now += 0.5
             self.subflow.acked(self.subflow.ledger.written, 0.0, self.now)
-        self.assertEqual(self.subflow.batch, before)
+        self.assertEqual(self.subflow.pace.batch, before)
 
     # ---- what the kernel says
 
@@ -392,16 +393,16 @@ class SubflowsTests(SynchronousTestCase):
         for number in range(4, 33):
             self.subflows.add(Subflow(number, LIMITS, 100.0, 0.1))
         for subflow in self.subflows.alive.values():
-            subflow.rate, subflow._rated_at = 150e3, 100.0
+            subflow.pace.rate, subflow.pace._rated_at = 150e3, 100.0
         one = self.subflows.alive[32]
         for rate, carries in ((50e3, True), (8e3, True), (7e3, False)):
-            one.rate = rate
+            one.pace.rate = rate
             self.assertEqual(self.subflows.carries(one, 100.0), carries, rate)
 
     def test_much_waits_behind_a_proxy(self) -> None:
         """It takes nothing new meanwhile, unless as much waits on all of the others."""
         for subflow in self.three:
-            subflow.rate = 1e6
+            subflow.pace.rate = 1e6
         slow = self.three[2]
         for size, takes in ((200_000, True), (200_000, False)):
             slow.wrote(size, None, 100.0)
@@ -432,10 +433,10 @@ class SubflowsTests(SynchronousTestCase):
         longest = Subflows(self.outbox, LIMITS, self.subflows._warmth, 262_144)
         self.assertEqual((longest.longest, self.subflows.longest), (262_144, 65_536))
         for subflow in self.three:
-            subflow.rate = 9e6
+            subflow.pace.rate = 9e6
             longest.add(subflow)
         self.assertEqual(longest.longest, 262_144)
-        self.three[1].rate = 1e6
+        self.three[1].pace.rate = 1e6
         self.assertEqual(longest.longest, 65_536)
         longest.remove(2)
         self.assertEqual(longest.longest, 262_144)
@@ -446,7 +447,7 @@ class SubflowsTests(SynchronousTestCase):
         """With much to do where round trips are next to nothing few carry what they can."""
         for number, rate in ((4, 1e6), (5, 3e6), (6, 2e6)):
             near = Subflow(number, LIMITS, 100.0, 0.001 * (7 - number))
-            near.rate = rate
+            near.pace.rate = rate
             self.subflows.add(near)
         self.outbox.put(b"x" * 20)
         self.assertEqual(list(self.subflows.pollable(100.0)), [6, 5, 4, 1, 2, 3])

@@ -164,9 +164,9 @@ class WarmthTests(SynchronousTestCase):
     def test_ticks_whatever_little_it_carries(self) -> None:
         """That it was given little for a while says nothing of the line."""
         self.grow(self.subflow)
-        rate = self.subflow.rate
+        rate = self.subflow.pace.rate
         self.grow(self.subflow, 50e3, 102.0)
-        self.assertLess(self.subflow.rate, rate / 10)
+        self.assertLess(self.subflow.pace.rate, rate / 10)
         self.assertLess(self.warmth.tick_at(self.subflow), NEVER)
         self.warmth.begin(self.subflow, 103.0)
         self.assertEqual(self.warmth.tick_at(self.subflow), NEVER)
