@@ -14,6 +14,7 @@ from stripetwist.core.frames import Checksum, Frame, FrameParser
 from stripetwist.core.path import PLAIN, PathInfo
 from stripetwist.core.session import Session
 from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
+from stripetwist.core.traits import Traits
 from stripetwist.testing_pipes import EventHeap, Pipe
 
 
@@ -247,8 +248,7 @@ class End:
         """A connection is up."""
         self.pipes[subflow_id] = pipe
         self._watched[subflow_id] = FrameParser(checksum)
-        way = path.number, path.role, path.rate
-        self.session.subflow_up(subflow_id, self.heap.now, rtt, checksum, False, *way)
+        self.session.subflow_up(subflow_id, self.heap.now, rtt, Traits(checksum, path=path))
 
     def leave(self, subflow_id: int) -> None:
         """A connection is lost."""

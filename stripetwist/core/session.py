@@ -15,8 +15,8 @@ from stripetwist.core.streams import Streams
 from stripetwist.core.subflow import NEVER, Subflow
 from stripetwist.core.subflows import Subflows
 from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.traits import UNKNOWN, Traits
 from stripetwist.core.warmth import Warmth
-from stripetwist.core.way import PathRole
 
 # Less room than this in a batch is not worth a frame.
 _CRUMB = 4 * HEADER_SIZE
@@ -80,37 +80,20 @@ class Session:
 
     # ---- subflows
 
-    def subflow_up(  # noqa: PLR0913, all that is known of it
-        self,
-        subflow_id: int,
-        now: float,
-        rtt: float | None = None,
-        checksum: frames.Checksum | None = None,
-        window_decays: bool = False,
-        path: int = 0,
-        role: PathRole = PathRole.PRIMARY,
-        rate: int = 0,
-        segment: int = 0,
+    def subflow_up(
+        self, subflow_id: int, now: float, rtt: float | None = None, traits: Traits = UNKNOWN
     ) -> None:
         """
         A connection has joined.
 
         @param rtt: seconds its hello took, if known.
-        @param checksum: what its frames end in, where no TLS guards them.
-        @param window_decays: whether its congestion window shrinks while it is idle.
-        @param path: the number of the path that it takes.
-        @param role: when that path is used.
-        @param rate: bytes per second that all subflows of the path may carry; 0 for no limit.
-        @param segment: bytes that TCP puts into one of its packets; 0 if unknown.
         @raise ProtocolError: its id was used before.
         """
         if not self.closed:
-            subflow = Subflow(subflow_id, self._limits, now, rtt, checksum, window_decays)
-            subflow.fill_segments(segment)
-            subflow.path, subflow.role = path, role
-            subflow.is_kept_warm = role is PathRole.PRIMARY and not rate
+            path = traits.path
+            subflow = Subflow(subflow_id, self._limits, now, rtt, traits)
             self._subflows.add(subflow)
-            self._subflows.paths.limit(path, rate, now)
+            self._subflows.paths.limit(path.number, path.rate, now)
             self._warmth.joined(subflow, self._used, now)
 
     def subflow_down(self, subflow_id: int, now: float) -> None:

@@ -9,6 +9,7 @@ from stripetwist.core.ledger import Ledger
 from stripetwist.core.liveness import Liveness, State
 from stripetwist.core.pace import Pace
 from stripetwist.core.rtt import RttEstimator
+from stripetwist.core.traits import UNKNOWN, Traits
 from stripetwist.core.way import PathRole
 
 if TYPE_CHECKING:
@@ -68,29 +69,31 @@ class Subflow:
         limits: Limits,
         now: float,
         rtt: float | None = None,
-        checksum: frames.Checksum | None = None,
-        window_decays: bool = False,
+        traits: Traits = UNKNOWN,
     ) -> None:
         self.subflow_id = subflow_id
-        self.window_decays = window_decays
-        self.path = 0
-        self.role = PathRole.PRIMARY
-        self.is_kept_warm = True
+        self.window_decays = traits.window_decays
+        self.path = traits.path.number
+        self.role = traits.path.role
+        self.is_kept_warm = self.role is PathRole.PRIMARY and not traits.path.rate
         self.wrote_at = now
         self.ledger: Ledger[Chunk | Control] = Ledger()
-        self.checksum = checksum
-        self.parser = FrameParser(checksum, limits.batch_most - HEADER_SIZE)
+        self.checksum = traits.checksum
+        self.parser = FrameParser(self.checksum, limits.batch_most - HEADER_SIZE)
         self.rtt = RttEstimator()
         if rtt is not None:
             self.rtt.sample(rtt, now)
         self.pace = Pace(limits, self.ledger, self.rtt, now)
+        if self.checksum is None:
+            # What TLS adds is known.
+            self.pace.fill_segments(traits.segment)
         self.life = Liveness(limits, self.ledger, self.rtt, now)
         self.tx = Traffic()
         self.rx = Traffic()
         self.since_drain = 0
         self.up_since = now
         self._limits = limits
-        self._trailer = frames.TRAILER_SIZE if checksum else 0
+        self._trailer = frames.TRAILER_SIZE if self.checksum else 0
         self._share = float(limits.control_ahead)
         self._share_from = 0
         self.owes_from = NEVER
@@ -116,11 +119,6 @@ class Subflow:
         if flight == 0 or flight + self.pace.batch <= self.pace.window:
             return latency
         return 2 * latency
-
-    def fill_segments(self, segment: int) -> None:
-        """Have its batches fill TCP segments of that size, where TLS guards them; 0 if unknown."""
-        if self.checksum is None:
-            self.pace.fill_segments(segment)
 
     def put_control(self, control: "Control", out: list[bytes], now: float) -> None:
         """Put a control frame into a batch."""

@@ -15,6 +15,7 @@ from stripetwist.core.progress import KernelView
 from stripetwist.core.session import Session
 from stripetwist.core.subflow import NEVER
 from stripetwist.core.target import OpenRequest
+from stripetwist.core.traits import Traits
 from stripetwist.net.association import Association
 from stripetwist.net.ground import Ground
 from stripetwist.net.opener import Opener
@@ -121,9 +122,8 @@ class SessionDriver:
         @param path: the path that it takes.
         @raise ProtocolError: with a number that was used before.
         """
-        now, decays = self._clock.seconds(), connection.window_decays
-        way = path.number, path.role, path.rate, connection.segment
-        self.session.subflow_up(subflow_id, now, rtt, checksum, decays, *way)
+        traits = Traits(checksum, connection.window_decays, connection.segment, path)
+        self.session.subflow_up(subflow_id, self._clock.seconds(), rtt, traits)
         self.connections[subflow_id] = connection
         self._paths[subflow_id] = path.label
         if (gone := self.connections.get(replaces)) is not None:

@@ -15,6 +15,7 @@ from stripetwist.core.errors import Code, FramingError, OpenRefused, ProtocolErr
 from stripetwist.core.frames import HEADER, FrameParser, pack, pack_with
 from stripetwist.core.session import Session
 from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
+from stripetwist.core.traits import Traits
 
 LIMITS = Limits(max_memory=32 * MIB, prewarm=0)
 REQUEST = OpenRequest(Target.of("example.test", 80))
@@ -146,7 +147,7 @@ class FramingTests(BadInputCase):
 
     def test_a_wrong_checksum(self) -> None:
         """Ends the subflow before the frame; the session goes on."""
-        self.session.subflow_up(3, NOW, 0.02, lambda value, data: 0)
+        self.session.subflow_up(3, NOW, 0.02, Traits(lambda value, data: 0))
         self.assertRaises(
             FramingError, self.session.received, 3, pack(frames.PING) + b"\0\0\0\1", NOW
         )

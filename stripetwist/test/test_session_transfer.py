@@ -8,6 +8,7 @@ from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.errors import Code, OpenRefused
 from stripetwist.core.frames import HEADER_SIZE, FrameParser
 from stripetwist.core.target import OpenRequest, Target
+from stripetwist.core.traits import Traits
 from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
 from stripetwist.testing import Pair, pattern
 
@@ -146,7 +147,7 @@ class TransferTests(EngineCase):
         """Whatever stands before a stream's bytes, and of however many streams they are."""
         pair = Pair(replace(LIMITS, min_window=64 * KIB))
         session, now = pair.a.session, pair.heap.now
-        session.subflow_up(50, now, 0.05, segment=1448)
+        session.subflow_up(50, now, 0.05, Traits(segment=1448))
         for size in (3_000, 50_000):
             session.write(session.open(WEB), bytes(size))
         for _ in range(5):

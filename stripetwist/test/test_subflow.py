@@ -17,6 +17,7 @@ from stripetwist.core.progress import KernelView
 from stripetwist.core.stream import Stream
 from stripetwist.core.subflow import NEVER, Subflow
 from stripetwist.core.subflows import Subflows
+from stripetwist.core.traits import Traits
 from stripetwist.core.warmth import Warmth
 
 LIMITS = Limits(prewarm=0)
@@ -168,8 +169,7 @@ class SubflowTests(SynchronousTestCase):
             (1448, 500e6, 181),
             (2048, 9e3, 3),
         ):
-            self.subflow = Subflow(1, LIMITS, self.now, 0.04)
-            self.subflow.fill_segments(segment)
+            self.subflow = Subflow(1, LIMITS, self.now, 0.04, Traits(segment=segment))
             self.carry(rate)
             full = self.subflow.pace.full_batch
             self.assertEqual(on_wire(full), segments * segment)
@@ -183,8 +183,7 @@ class SubflowTests(SynchronousTestCase):
             (65_483, None),
             (1448, lambda value, data: 0),
         ):
-            self.subflow = Subflow(1, LIMITS, self.now, 0.04, checksum)
-            self.subflow.fill_segments(segment)
+            self.subflow = Subflow(1, LIMITS, self.now, 0.04, Traits(checksum, segment=segment))
             self.assertEqual(self.subflow.pace.full_batch, LIMITS.batch_first)
             self.carry(200e3)
             self.assertEqual(self.subflow.pace.full_batch, 8192)

@@ -7,6 +7,7 @@ from stripetwist.core.events import SubflowCold, SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
 from stripetwist.core.liveness import State
 from stripetwist.core.subflow import NEVER, Subflow
+from stripetwist.core.traits import Traits
 from stripetwist.core.warmth import Warmth
 from stripetwist.test.engine_case import EngineCase
 from stripetwist.testing import Pair
@@ -25,7 +26,7 @@ class WarmthTests(SynchronousTestCase):
 
     def begun(self, rtt: float) -> Subflow:
         """One more subflow."""
-        subflow = Subflow(1, LIMITS, 100.0, rtt, window_decays=True)
+        subflow = Subflow(1, LIMITS, 100.0, rtt, Traits(window_decays=True))
         self.warmth.begin(subflow, 100.0)
         return subflow
 
