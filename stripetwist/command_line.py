@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from stripetwist.core.spelling import nearest
 from stripetwist.net.asking import ControlError, NobodyThereError, Request, ask
 from stripetwist.net.files import StartupError, shown
-from stripetwist.sources import nearest, show, variable_of
+from stripetwist.sources import show, variable_of
 
 # How long an answer may take.
 _PATIENCE = 10.0

@@ -1,6 +1,5 @@
 """Options, declared once each: read from flags, the environment and a TOML file."""
 
-import difflib
 import inspect
 import os
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from stripetwist.core.errors import printable
+from stripetwist.core.spelling import nearest
 from stripetwist.net.files import Complaint, StartupError, read_file
 
 PREFIX = "STRIPETWIST_"
@@ -131,15 +131,6 @@ def show(text: str) -> str:
     if _MAYBE_SECRET.search(text):
         return "(not shown, it may be a secret)"
     return printable(text, 60)
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The one of the names that was most likely meant, or nothing."""
-    names = list(names)
-    longer = [one for one in names if name and one.startswith(name)]
-    if longer:
-        return longer[0]
-    return next(iter(difflib.get_close_matches(name, names, 1)), "")
 
 
 @dataclass(frozen=True, slots=True)

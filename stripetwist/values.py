@@ -16,8 +16,9 @@ from stripetwist.core.errors import OpenRefused
 from stripetwist.core.link import Link
 from stripetwist.core.policy import parse_rule
 from stripetwist.core.pool import Selector
+from stripetwist.core.spelling import nearest
 from stripetwist.core.target import Target, parse_host, parse_port
-from stripetwist.sources import nearest, show
+from stripetwist.sources import show
 
 # Instead of a link: run the server side in the client's process.
 LOOPBACK: Literal["loopback:"] = "loopback:"

@@ -1,6 +1,5 @@
 """The file that holds keys: TOML, read strictly and written in one way."""
 
-import difflib
 import os
 import re
 import tomllib
@@ -12,6 +11,7 @@ from typing import Any
 from stripetwist.core.agents import SERVER, is_agent_name
 from stripetwist.core.errors import printable
 from stripetwist.core.link import decode32, encode32, is_key_id
+from stripetwist.core.spelling import nearest
 from stripetwist.core.target import Target
 
 ROLES = ("client", "agent")
@@ -137,7 +137,8 @@ def _parse_key(key_id: str, table: object) -> Key:
     values: dict[str, Any] = {}
     for name, value in table.items():
         if name not in _FIELDS:
-            hint = did_you_mean(name, _FIELDS)
+            near = nearest(name, _FIELDS)
+            hint = f", did you mean {near}?" if near else ""
             raise ValueError(f"{where}.{_shown(name)} is unknown{hint}")
         expected, read = _FIELDS[name]
         values[name] = read(value)
@@ -204,12 +205,6 @@ _FIELDS: Mapping[str, tuple[str, _Reader]] = {
     "expires": ("a date or a time", _read_time),
     "note": ("a text", _read_note),
 }
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint at the nearest name, if one is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {near[0]}?" if near else ""
 
 
 def nearest_key(name: str, known: Iterable[str]) -> str:
