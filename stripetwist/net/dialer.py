@@ -166,13 +166,18 @@ class Dialer(Service):
         return self._waiters.add()
 
     def _no_session(self) -> OpenRefused:
+        return OpenRefused(Code.NET_UNREACHABLE, self._why_none())
+
+    def _why_none(self) -> str:
+        """Why there is no session, a sentence."""
         why = self.last_error or "no answer yet"
         if self._stopped is not None:
             why = f"the {self._whoami} is shutting down"
+        elif down := all_down(self.paths):
+            return down
         where = self.link.address
         known = why.startswith((where, f"the server {where}"))
-        sentence = why if known else f"no connection to the server {where}: {why}"
-        return OpenRefused(Code.NET_UNREACHABLE, sentence)
+        return why if known else f"no connection to the server {where}: {why}"
 
     # ---- places call these
 

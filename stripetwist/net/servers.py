@@ -12,7 +12,6 @@ from stripetwist.core.target import OpenRequest
 from stripetwist.net.association import Association
 from stripetwist.net.dialer import Dialer
 from stripetwist.net.opener import Opener, SessionOpener
-from stripetwist.net.path import all_down
 from stripetwist.net.roaming import RoamingAssociation
 
 
@@ -46,7 +45,7 @@ class Servers(SessionOpener):
         if able is not None:
             self._note(able)
             return able.when_up()
-        waiting = [_when_up(dialer) for dialer in self._dialers]
+        waiting = [dialer.when_up() for dialer in self._dialers]
         if len(waiting) == 1:
             return waiting[0]
         first = DeferredList(waiting, fireOnOneCallback=True, consumeErrors=True)
@@ -75,17 +74,6 @@ class Servers(SessionOpener):
         if self._last not in (None, dialer):
             self.log.info("new streams go to {address} now", address=dialer.link.address)
         self._last = dialer
-
-
-def _when_up(dialer: Dialer) -> Deferred[Opener]:
-    """The opener of one; where none of its paths leads there, that is why there is none."""
-
-    def refused(failure: Failure) -> Failure:
-        down = all_down(dialer.paths) if dialer.running else ""
-        is_refusal = failure.check(OpenRefused)
-        return Failure(OpenRefused(Code.NET_UNREACHABLE, down)) if is_refusal and down else failure
-
-    return dialer.when_up().addErrback(refused)
 
 
 def _first_of(found: Any, waiting: Sequence[Deferred[Opener]]) -> Any:
