@@ -110,10 +110,23 @@ def printable(text: str, limit: int = MAX_SENTENCE) -> str:
     """
     Text of unknown origin, made safe for a log line or a terminal.
 
-    Anything but printable ASCII becomes a backslash escape; the result is cut to C{limit}.
+    Anything but printable ASCII becomes a backslash escape; what is longer than C{limit} then
+    is cut, and ends in three dots.
     """
-    safe = "".join(
+    pieces = [
         c if " " <= c <= "~" and c != "\\" else c.encode("unicode_escape").decode("ascii")
-        for c in text[:limit]
-    )
-    return safe if len(safe) <= limit else safe[: limit - 3] + "..."
+        for c in text[: limit + 1]
+    ]
+    safe = "".join(pieces)
+    return safe if len(safe) <= limit else _cut(pieces, limit - 3) + "..."
+
+
+def _cut(pieces: list[str], limit: int) -> str:
+    """As many of them as fit, and no half word, unless that would be much of it."""
+    kept = ""
+    for piece in pieces:
+        if len(kept) + len(piece) > limit:
+            words = (kept + piece).rpartition(" ")[0]
+            return words if len(words) >= limit // 2 else kept
+        kept += piece
+    return kept

@@ -591,3 +591,15 @@ class PayloadTests(SynchronousTestCase):
     def test_our_words_fit_their_frames(self, text: str) -> None:
         """What we say is never too long for REFUSE, GOAWAY and CLOSE."""
         self.assertLessEqual(len(frames.pack_text(text)), 256)
+
+    def test_long_words_end_where_a_word_does(self) -> None:
+        """What has to be cut says so, and keeps whole words and whole characters."""
+        first = "vps refused it: " + "x" * 230
+        for text, shown in (
+            (f"{first} all of it", f"{first} all of it"),
+            (f"{first} as it were", f"{first} as it..."),
+            (f"{first} most of it", f"{first} most..."),
+            ("x" * 257, "x" * 253 + "..."),
+            ("\u20ac" * 256, "\\u20ac" * 42 + "..."),
+        ):
+            self.assertEqual(frames.pack_text(text).decode("ascii"), shown)
