@@ -94,6 +94,7 @@ class Client(MultiService):
         self.lines: list[str] = []
         self._told: set[Dialer] = set()
         self._telling: dict[Dialer, IDelayedCall] = {}
+        self._leaving = False
 
     def listen(self, address: Address, front: Front) -> None:
         """
@@ -208,6 +209,7 @@ class Client(MultiService):
 
     def leave(self) -> None:
         """Take no new connections and no datagrams; let streams finish."""
+        self._leaving = True
         self._fronts.leave()
         self._closing_udp += self._close_udp()
 
@@ -218,10 +220,13 @@ class Client(MultiService):
         return idle and self._fronts.is_idle
 
     def complaint(self) -> str:
-        """Why it cannot do its job, a sentence; empty if it can: if one server has it."""
-        if any(dialer.is_alive() for dialer in self.dialers):
+        """Why it cannot take more, a sentence; empty if it can: if one server does."""
+        if self._leaving:
+            return "the client is shutting down"
+        if any(dialer.is_welcome for dialer in self.dialers):
             return ""
-        return self._last_error() or f"no connection to the server {self._addresses} yet"
+        reasons = [one.why_unwelcome for one in self.dialers if one.why_unwelcome]
+        return "; ".join(reasons) or f"no connection to the server {self._addresses} yet"
 
     def _last_error(self) -> str:
         """What keeps it from those servers to whom there is no connection."""

@@ -29,6 +29,11 @@ from stripetwist.net.waiters import Waiters
 
 # Whether the last stream has been finished, where somebody waits for that.
 _LOOK_EVERY = 0.25
+# Why a server that is up wants nothing new, by our role.
+_LEAVES = {
+    Role.CLIENT: "the server {} takes nothing new: it is shutting down",
+    Role.AGENT: "the server {} asks for nothing new: it is shutting down, or drains this agent",
+}
 # Reasons that are not told twice.
 _MOST_TOLD = 64
 
@@ -349,14 +354,26 @@ class Dialer(Service):
         return "" if self.is_alive() else all_down(self.paths) or self.last_error
 
     @property
+    def is_welcome(self) -> bool:
+        """Whether a subflow is up to a server that does not leave."""
+        driver = self.driver
+        return driver is not None and bool(driver.connections) and not driver.session.peer_leaves
+
+    @property
+    def why_unwelcome(self) -> str:
+        """Why not, a sentence; empty if that is not known yet, or not so."""
+        if self.is_alive() and not self.is_welcome:
+            return _LEAVES[self.role].format(self.link.address)
+        return self.why_away
+
+    @property
     def is_able(self) -> bool:
         """Whether a stream can be asked for now: the server neither leaves nor is silent."""
-        if self.driver is None or not self.is_alive():
+        if self.driver is None or not self.is_welcome:
             return False
         session = self.driver.session
         silence = self.clock.seconds() - session.last_heard
-        is_silent = session.is_stalled and silence > self.limits.dead_alive
-        return not session.peer_leaves and not is_silent
+        return not session.is_stalled or silence <= self.limits.dead_alive
 
     @property
     def is_drained(self) -> bool:

@@ -184,10 +184,13 @@ class Outpost(MultiService):
         return all(driver is None or driver.is_idle for driver in drivers)
 
     def complaint(self) -> str:
-        """Why it cannot do its job, a sentence; empty if it can: if one server has it."""
-        if any(dialer.is_alive() for dialer in self.dialers):
+        """Why it gets no more, a sentence; empty if it does: if one server has it."""
+        if self._leaving:
+            return _LEAVING
+        if any(dialer.is_welcome for dialer in self.dialers):
             return ""
-        return self._last_error() or "no connection to a server yet"
+        reasons = [one.why_unwelcome for one in self.dialers if one.why_unwelcome]
+        return "; ".join(reasons) or "no connection to a server yet"
 
     def _last_error(self) -> str:
         """What those servers say or do to whom there is no connection."""

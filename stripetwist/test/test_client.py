@@ -368,6 +368,7 @@ class EndTests(ClientTestCase):
         self.client.leave()
         self.client.leave()
         self.assertEqual(port.stopped, 1)
+        self.assertEqual(self.client.complaint(), "the client is shutting down")
         program.transport.write(b"still there")  # type: ignore[union-attr]
         self.network.run(0.3)
         self.assertEqual(self.target.made[0].got, b"still there")

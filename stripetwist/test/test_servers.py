@@ -107,6 +107,12 @@ class ServersTests(LinkTestCase):
         self.network.run(0.1)
         self.opened()
         self.assertEqual(self.carried(), [1, 1])
+        self.assertEqual(self.client.complaint(), "")
+        self.end(self.servers[TWO])
+        first, other = self.client.complaint().split("; ")
+        self.assertEqual(first, "the server 192.0.2.1:8443 takes nothing new: it is shutting down")
+        self.assertIn("192.0.2.1:8444 refuses connections", other)
+        self.servers[TWO] = self.serve_at(TWO)
 
     def test_one_that_is_silent(self) -> None:
         """It need not be given up: the other takes over once all its connections are in doubt."""
