@@ -95,6 +95,7 @@ class Limits:
     association_brief: float = 10.0
     association_again: float = 0.2
     association_again_most: float = 5.0
+    association_again_refused: float = 30.0
 
     # padding
     prewarm: int = 2_048 * KIB

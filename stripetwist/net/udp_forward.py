@@ -75,17 +75,25 @@ class _Flow:
         self._making = None
         if not self._closed:
             self._front.not_made(failure)
-            self._make_again()
+            self._make_again(self._most_delay(failure))
 
-    def _make_again(self) -> None:
+    def _most_delay(self, failure: Failure) -> float:
+        """What is forbidden will be so in a moment, too."""
+        error, limits = failure.value, self._front.limits
+        if isinstance(error, OpenRefused) and error.code is Code.NOT_ALLOWED:
+            return limits.association_again_refused
+        return limits.association_again_most
+
+    def _make_again(self, most: float) -> None:
+        self._delay = min(self._delay, most)
         self._again = self._front.clock.callLater(self._delay, self._make)
-        self._delay = min(2 * self._delay, self._front.limits.association_again_most)
+        self._delay *= 2
 
     def association_lost(self, code: Code | None) -> None:
         """See L{Receiver<stripetwist.net.association.Receiver>}."""
         self._association = None
         if not self._closed:
-            self._make_again()
+            self._make_again(self._front.limits.association_again_most)
 
     # ---- datagrams
 

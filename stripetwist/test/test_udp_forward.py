@@ -95,7 +95,7 @@ class UdpForwardTests(SynchronousTestCase):
         self.front = self.make(ANN)
         self.front.start()
         for _ in range(8):
-            self.asked[-1].errback(OpenRefused(Code.NOT_ALLOWED, "not there"))
+            self.asked[-1].errback(OpenRefused(Code.TIMEOUT, "not there"))
             self.clock.advance(5)
         self.assertEqual(9, len(self.asked))
         far = Far()
@@ -103,6 +103,21 @@ class UdpForwardTests(SynchronousTestCase):
         far.ends(Code.SESSION_LOST)
         self.clock.advance(0.2)
         self.assertEqual(10, len(self.asked))
+
+    def test_forbidden(self) -> None:
+        """What the server forbids is asked for twice a minute, and told once."""
+        self.front = self.make(ANN)
+        self.front.start()
+        with capturedLogs() as logs:
+            for _ in range(600):
+                if not self.asked[-1].called:
+                    self.asked[-1].errback(OpenRefused(Code.NOT_ALLOWED, "a private address"))
+                self.clock.advance(0.2)
+        self.assertEqual((11, 1), (len(self.asked), len(logs)))
+        self.clock.advance(30)
+        self.asked[-1].errback(OpenRefused(Code.HOST_UNREACHABLE, "no way there"))
+        self.clock.advance(5)
+        self.assertEqual(13, len(self.asked))
 
     def test_far_side_first(self) -> None:
         """With one fixed program nothing needs to be sent first, and nobody else is heard."""
