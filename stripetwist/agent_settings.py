@@ -70,9 +70,9 @@ class AgentSettings(CommonSettings):
         """
         The ways to the servers.
 
-        @raise StartupError: a file holds no link.
+        @raise StartupError: a file holds no link, or two paths are one at that server's port.
         """
-        return read_links(self.servers)
+        return read_links(self.servers, self.paths)
 
     def limits(self) -> Limits:
         """As in L{CommonSettings}, with the subflows to start with."""

@@ -140,9 +140,9 @@ class ClientSettings(CommonSettings):
         """
         The ways to the servers, the most preferred first; none where it runs in this process.
 
-        @raise StartupError: a file holds no link.
+        @raise StartupError: a file holds no link, or two paths are one at that server's port.
         """
-        return read_links(self.servers)
+        return read_links(self.servers, self.paths)
 
     def limits(self) -> Limits:
         """As in L{CommonSettings}, with the subflows to start with."""
@@ -193,13 +193,16 @@ def with_subflows(limits: Limits, subflows: int | None) -> Limits:
     return limits if subflows is None else replace(limits, subflows=subflows, grow_most=subflows)
 
 
-def read_links(servers: Sequence[Server]) -> list[Link]:
-    """The links to those servers that are elsewhere."""
+def read_links(servers: Sequence[Server], ways: Sequence[Way]) -> list[Link]:
+    """The links to those servers that are elsewhere; toward each those ways are different ones."""
     found = [read_link(one) if isinstance(one, Path) else one for one in servers]
     links = [one for one in found if isinstance(one, Link)]
     for one, other in combinations(links, 2):
         if (one.address, one.key_id) == (other.address, other.key_id):
             raise StartupError(f"--server {one.address} is given twice; leave one out")
+    for link in links:
+        if twice := _path_twice(ways, link.port):
+            raise StartupError(twice)
     return links
 
 
@@ -211,9 +214,8 @@ def program_ports(proxies: Iterable[ProxyPort], forwards: Iterable[Forward]) -> 
 
 def paths_complaint(servers: Sequence[Server], ways: Sequence[Way]) -> str:
     """Why those paths make no sense together, or nothing."""
-    for one, other in combinations(ways, 2):
-        if one == other:
-            return f"--path {one} stands twice; leave one out"
+    if twice := _path_twice(ways):
+        return twice
     total = sum(way.subflows or 1 for way in ways)
     if total > MAX_SUBFLOWS:
         return (
@@ -221,6 +223,15 @@ def paths_complaint(servers: Sequence[Server], ways: Sequence[Way]) -> str:
             "most; give some of them fewer by ,subflows=N"
         )
     return _relay_among(servers, ways)
+
+
+def _path_twice(ways: Sequence[Way], port: int = 0) -> str:
+    """Which path stands there twice, or nothing; the port is the link's, where it is known."""
+    for one, other in combinations(ways, 2):
+        if replace(one, port=one.port or port) == replace(other, port=other.port or port):
+            again = "stands twice" if one == other else f"and {other} are one path"
+            return f"--path {one} {again}; leave one out"
+    return ""
 
 
 def _relay_among(servers: Sequence[Server], ways: Sequence[Way]) -> str:

@@ -301,6 +301,18 @@ class ServerOptionTests(OptionsTestCase):
         sentence = "--path tcp://relay.example,nic=eth0 stands twice; leave one out"
         for role, more in ((client, ()), (agent, ("--allow", "lan"))):
             self.assertEqual(self.refused(role, *more, *words(relay, "direct", relay)), sentence)
+        for one, other in (
+            ("tcp://RELAY.example.:443", "tcp://relay.example:443"),
+            ("socks://proxy", "socks://proxy:1080"),
+            ("tcp://[2001:db8::7]", "tcp://[2001:DB8:0::7]"),
+            ("direct,rate=20M", "direct,rate=20000K,role=primary"),
+        ):
+            self.assertIn(" stands twice; ", self.refused(client, *words(one, other)))
+        for role, more in ((client, ()), (agent, ("--allow", "lan"))):
+            found = role(*more, *words("tcp://relay.example", "tcp://relay.example:8443"))
+            error = self.assertRaises(StartupError, found.links)
+            sentence = "tcp://relay.example and tcp://relay.example:8443 are one path"
+            self.assertEqual(str(error), f"--path {sentence}; leave one out")
         proxies = ("socks://a:b@proxy", "socks://c:d@proxy", "direct", "direct,nic=eth0")
         client(*words(*proxies))
         self.assertNotIn("b@", self.refused(client, *words(*proxies, proxies[0])))
