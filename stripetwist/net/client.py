@@ -93,6 +93,7 @@ class Client(MultiService):
         self._closing_udp: list[Deferred[Any]] = []
         self.lines: list[str] = []
         self._told: set[Dialer] = set()
+        self._said: dict[Dialer, list[str]] = {}
         self._telling: dict[Dialer, IDelayedCall] = {}
         self._leaving = False
 
@@ -169,11 +170,15 @@ class Client(MultiService):
             f"  connected   {dialer.link.address}, {subflow_count(len(driver.connections))}, "
             f"{rtt * 1000:.0f} ms" + (f", {pace}" if pace else "")
         )
-        for path_line in path_lines(dialer.paths) if self._ways else ():
-            self._say(path_line)
-        if len(self._told) == 1:
-            for line in self.lines:
-                self._say(line)
+        self._say_more(dialer)
+
+    def _say_more(self, dialer: Dialer) -> None:
+        """What the user has not read of it before; of the ports, where it is the first."""
+        lines = path_lines(dialer.paths) if self._ways else []
+        news = [line for line in lines if line not in self._said.get(dialer, [])]
+        for line in news if self._said else news + self.lines:
+            self._say(line)
+        self._said[dialer] = lines
 
     def _say(self, line: str) -> None:
         self.log.info("{line}", line=line)

@@ -130,6 +130,7 @@ class Outpost(MultiService):
         self.exit.udp.asker = "server"
         self.witness = Witness(self.exit, clock)
         self._told: dict[Dialer, IDelayedCall] = {}
+        self._said: dict[Dialer, list[str]] = {}
         self._leaving = False
         self.dialers = [
             Dialer(reactor, ground, self._resolver, link, ways or (Way(),), agent) for link in links
@@ -162,8 +163,11 @@ class Outpost(MultiService):
             name=self._agent.name,
             rtt=rtt * 1000,
         )
-        for line in path_lines(dialer.paths) if self._ways else ():
-            self.log.info("{line}", line=line)
+        lines = path_lines(dialer.paths) if self._ways else []
+        for line in lines:
+            if line not in self._said.get(dialer, []):
+                self.log.info("{line}", line=line)
+        self._said[dialer] = lines
 
     def _forget(self, dialer: Dialer) -> None:
         """What is to be told of a session, or was, is no longer true."""

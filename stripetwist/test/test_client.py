@@ -260,6 +260,23 @@ class SayTests(ClientTestCase):
             cable.cut()
         lines = self.logged(lambda: self.network.run(1))
         self.assertEqual(len([one for one in lines if "connected" in one]), 1)
+        self.assertNotIn("proxy", " ".join(lines))
+
+    def test_what_is_another_after_an_outage(self) -> None:
+        """Of paths and ports what was said before is not said again."""
+        relay = Way("192.0.2.9", 99, via=Via.RELAY)
+        self.network.silent.add(99)
+        self.start([Way(), relay])
+        self.network.run(2.5)
+        self.network.silent.remove(99)
+        self.network.listenTCP(99, self.network.ports[PORT].factory)
+        for cable in self.network.living:
+            cable.cut()
+        lines = self.logged(lambda: self.network.run(3))
+        shown = [line for line in lines if line.startswith("  ")]
+        self.assertIn("connected   192.0.2.1:8443", shown.pop(0))
+        self.assertEqual(shown, ["  path        tcp://192.0.2.9:99, 1 of 1 subflow"])
+        del self.network.ports[99]
 
     def test_stopped_before_it_is_told(self) -> None:
         """Nothing is told of a session that was ended meanwhile, and no timer is left."""

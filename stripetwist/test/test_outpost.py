@@ -86,6 +86,18 @@ class OutpostTests(OutpostTestCase):
         lines = self.logged(self.stop_outpost)
         self.assertEqual(lines, ["attic: session over: the agent was stopped"])
 
+    def test_paths(self) -> None:
+        """They are told, but not again after an outage if they are as they were."""
+        (link,), policy = [one.link for one in self.outpost.dialers], Policy(("all",))
+        ways = [Way(bind="10.0.0.2")]
+        self.outpost = Outpost(self.network, self.ground(), Agent("attic"), [link], policy, ways)
+        self.assertIn("  path        direct,bind=10.0.0.2, 3 of 3 subflows", self.start())
+        for cable in self.network.living:
+            cable.cut()
+        lines = [line for line in self.logged(lambda: self.network.run(2)) if line[:2] == "  "]
+        self.assertEqual(len(lines), 1)
+        self.assertIn("connected", lines[0])
+
     def test_reached(self) -> None:
         """A target in its own network, and bytes from there."""
         self.start()
