@@ -98,7 +98,7 @@ class Dialer(Service):
         self._waiters = Waiters(self.clock, self.limits.session_wait, self._no_session)
         self._next_id = 1
         self._outage_since: float | None = None
-        self._told: set[str] = set()
+        self._told: dict[str, tuple[Path | None, float]] = {}
         self._stopped: Deferred[None] | None = None
         self.creator: tls.ClientCreator | None = None
         self._returning: IDelayedCall | None = None
@@ -389,20 +389,28 @@ class Dialer(Service):
             self._outage_since = now
         return now - self._outage_since
 
-    def failed(self, sentence: str) -> None:
-        """A dial came to nothing; each reason is told once, until a connection has worked."""
+    def failed(self, sentence: str, path: Path | None = None) -> None:
+        """A dial came to nothing; each reason is told once, until one of its path has worked."""
         if sentence:
             self.last_error = sentence
         if sentence and sentence not in self._told and self._stopped is None:
             if len(self._told) >= _MOST_TOLD:
                 self._told.clear()
-            self._told.add(sentence)
+            self._told[sentence] = path, self.clock.seconds()
             self.log.warn("{sentence}", sentence=sentence)
 
-    def place_lost(self, worked: bool) -> None:
-        """A subflow is gone; C{worked} if it was up for a while."""
-        if worked:
-            self._told.clear()
+    def place_lost(self, path: Path, since: float | None) -> None:
+        """
+        A subflow is gone.
+
+        @param since: when it came up, if it has worked: what was told before that may be again.
+        """
+        if since is not None:
+            self._told = {
+                sentence: (told_of, at)
+                for sentence, (told_of, at) in self._told.items()
+                if told_of is not path or at > since
+            }
         self.outage()
         self.on_change()
 

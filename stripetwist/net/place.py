@@ -296,7 +296,7 @@ class Place:
             return
         self.deaths += not self.is_stopped
         worked = now - up_since >= self._dialer.limits.active_after
-        self._dialer.place_lost(worked)
+        self._dialer.place_lost(self.path, up_since if worked else None)
         # One that has a substitute leaves the way to that.
         self.is_stopped |= self.path.is_replaced(self)
         if self.is_stopped:
@@ -322,7 +322,7 @@ class Place:
             self._dialer.left(self)
             return
         self.path.failed(sentence)
-        self._dialer.failed(sentence)
+        self._dialer.failed(sentence, self.path)
         self._pause()
 
     def _pause(self) -> None:

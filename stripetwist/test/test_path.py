@@ -1,6 +1,7 @@
 """L{stripetwist.net.path}: how many places a path has, and where they dial."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from stripetwist.core.config import KIB
@@ -389,6 +390,29 @@ class WayTests(PathTestCase):
         lines = self.logged(lambda: self.network.run(2))
         self.assertEqual([line for line in lines if "back" in line], [f"path {relay} is back"])
         self.assertEqual((other.snapshot()["state"], other.snapshot()["last_error"]), ("up", ""))
+        del self.network.ports[443]
+
+    def test_what_is_lost_one_by_one(self) -> None:
+        """Is told of once, whatever becomes of other paths; and again once it was back."""
+        self.serve()
+        self.network.ports[443] = self.network.ports[PORT]
+        dialer = self.dial(ways=[Way(), Way("198.51.100.7", 443, via=Via.RELAY)], subflows=4)
+        self.network.run(2)
+
+        def lose(cables: list[Any]) -> None:
+            for cable in cables:
+                cable.cut()
+                self.network.run(1.5)
+
+        for _ in range(2):
+            cables = [one for one in self.network.living if one.ends[0].getPeer().port == 443]
+            cables += [one for one in self.network.living if one not in cables]
+            del self.network.ports[443]
+            lines = self.logged(partial(lose, cables[:3]))
+            self.assertEqual(sum("tcp://198.51.100.7:443 refuses" in one for one in lines), 1)
+            self.network.ports[443] = self.network.ports[PORT]
+            self.network.run(3)
+            self.assertEqual(len(self.up(dialer)), 4)
         del self.network.ports[443]
 
     def test_a_session_that_is_away(self) -> None:
