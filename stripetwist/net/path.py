@@ -207,13 +207,18 @@ class Path:
     def snapshot(self) -> dict[str, object]:
         """Whether it is of use, how far, and what keeps it from more."""
         up, wanted = sum(map(_is_up, self.places)), len(self.wanted)
+        why = self.last_error if up < wanted else ""
+        if up and self._is_cut_off:
+            # They do not know it yet: what they send next will tell them.
+            card = f" by {self.way.nic}" if self.way.nic else ""
+            up, why = 0, f"this machine has no route there{card} for now"
         return {
             "server": self._dialer.link.address,
             "path": self.label,
             "state": "up" if up else "down",
             "subflows": min(up, wanted),
             "wanted": wanted,
-            "last_error": self.last_error if up < wanted else "",
+            "last_error": why,
         }
 
 

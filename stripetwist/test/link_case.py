@@ -21,6 +21,7 @@ from stripetwist.core.link import Link
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.core.way import Way
 from stripetwist.core.zones import Address
+from stripetwist.net import sockets
 from stripetwist.net.acceptor import Acceptor
 from stripetwist.net.certificates import ServerCertificate, check_pair, make_certificate
 from stripetwist.net.checksum import table_driven
@@ -144,6 +145,8 @@ class LinkTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.network = Network()
+        # Wherever the tests run, even where there is no network.
+        self.patch(sockets, "source_towards", lambda address, card="": "10.0.0.1")
         self.names = Names()
         self.exit = Exit()
         self.keys = KeyStore(None)

@@ -269,8 +269,12 @@ class SourceTests(PathTestCase):
         self.successResultOf(opening).loseConnection()
         self.source = None
         self.network.run(4)
+        seen = dialer.paths[0].snapshot()
+        self.assertEqual((seen["state"], seen["subflows"], seen["wanted"]), ("down", 0, 3))
+        self.assertEqual(seen["last_error"], "this machine has no route there for now")
         self.source = "10.0.0.2"
         self.network.run(4)
+        self.assertEqual(dialer.paths[0].snapshot()["state"], "up")
         self.assertEqual(self.up(dialer), [1, 2, 3])
         self.source = "192.168.1.2"
         self.network.run(2.5)
