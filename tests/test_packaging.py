@@ -9,7 +9,7 @@ from support.programs import program, run
 
 PLUGINS = ("stripe-agent", "stripe-client", "stripe-server")
 PAGES = ("man1/stripe-agent.1", "man1/stripe-client.1", "man1/stripe-server.1")
-PAGES += ("man7/stripetwist-wire.7",)
+PAGES += ("man1/stripetwist.1", "man7/stripetwist-wire.7")
 
 
 @pytest.fixture(scope="module")

@@ -83,13 +83,19 @@ class Page:
 
     def options(self) -> list[Item]:
         """The entries of the section OPTIONS, in order."""
-        source = "\n".join(self.sections["OPTIONS"])
         found = []
-        for entry in source.split("\n.TP\n")[1:]:
+        for head, body in self.entries("OPTIONS"):
+            name, _, metavar = head.partition(" ")
+            found.append(Item(name.removeprefix("--"), metavar, body))
+        return found
+
+    def entries(self, section: str) -> list[tuple[str, str]]:
+        """What a section tells of, in order, and what it says of each, on one line."""
+        found = []
+        for entry in "\n".join(["", *self.sections[section]]).split("\n.TP\n")[1:]:
             head, _, body = entry.partition("\n")
-            name, _, metavar = _words(head).partition(" ")
             words = " ".join(filter(None, map(_words, body.splitlines())))
-            found.append(Item(name.removeprefix("--"), metavar, words))
+            found.append((_words(head), words))
         return found
 
     def table(self, name: str) -> list[list[str]]:

@@ -1,16 +1,19 @@
 """The man pages say what the code does."""
 
+import re
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import fields
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from stripetwist import __version__
+from stripetwist import __version__, cli
 from stripetwist.agent_settings import AgentSettings
 from stripetwist.client_settings import ClientSettings
 from stripetwist.core import agents, chunks, frames, hello, reorder
@@ -42,7 +45,8 @@ ROLES: dict[str, type[CommonSettings]] = {
     "stripe-server": ServerSettings,
     "stripe-agent": AgentSettings,
 }
-PAGES = ("stripe-agent.1", "stripe-client.1", "stripe-server.1", "stripetwist-wire.7")
+COMMANDS = ("stripe-agent.1", "stripe-client.1", "stripe-server.1", "stripetwist.1")
+PAGES = (*COMMANDS, "stripetwist-wire.7")
 SECTIONS = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "FILES", "SIGNALS", "EXIT STATUS"]
 SECTIONS += ["EXAMPLES", "SEE ALSO"]
 
@@ -74,7 +78,7 @@ class EveryPageTests(SynchronousTestCase):
 
     def test_every_command_has_the_options_it_shows(self) -> None:
         """Each line that starts a role can be read by that role."""
-        for name in PAGES[:3]:
+        for name in COMMANDS:
             read = [readable(command) for command in page(name).commands()]
             self.assertGreater(sum(read), 1, name)
 
@@ -127,6 +131,27 @@ class OptionTests(SynchronousTestCase):
         for role in ROLES:
             found = [name for name in page(f"{role}.1").sections if name in SECTIONS]
             self.assertEqual(found, SECTIONS)
+
+
+class CommandTests(SynchronousTestCase):
+    """The page of the command that has all the others, against its help."""
+
+    def test_each_is_there_in_order(self) -> None:
+        """With what follows it, in the same words."""
+        output = StringIO()
+        self.patch(sys, "stdout", output)
+        cli.main(["--help"])
+        shown = re.findall(r"^  (\S.*?)(?:  .*)?$", output.getvalue(), re.MULTILINE)
+        entries = page("stripetwist.1").entries("COMMANDS")
+        self.assertEqual([head for head, _ in entries], shown)
+
+    def test_the_pages_name_each_other(self) -> None:
+        """Whoever reads one finds the others of commands."""
+        for name in COMMANDS:
+            others = page(name).text("SEE ALSO")
+            for other in COMMANDS:
+                shown = f"{other.removesuffix('.1')}(1)" in others
+                self.assertEqual(shown, other != name, (name, other))
 
 
 def numbers_of(module: ModuleType) -> dict[str, int]:
