@@ -118,6 +118,8 @@ class CommonSettings:
         """Why these values make no sense together, or nothing."""
         if twice := named_twice(self.ports()):
             return twice
+        if self.log_targets and self.log_level not in ("debug", "info"):
+            return f"--log-targets is of no use with --log-level {self.log_level}; leave one out"
         if self.status is None:
             return "--status-users is of no use without --status ADDRESS" * bool(self.status_users)
         if self.status.is_local or self.status_users:

@@ -99,13 +99,22 @@ class FlagTests(OptionsTestCase):
         found = client(
             "--server=loopback:", "--socks", ":1080", "--from=10.0.0.0/8", "--from", "::1",
             "--subflows", "8", "--optimistic", "--max-memory=64M", "--session-timeout", "90.5",
-            "--log-level", "warn", "--log-targets",
+            "--log-level", "debug", "--log-targets",
         )  # fmt: skip
         self.assertEqual(found.socks, Address("", 1080))
         self.assertEqual(found.sources, (ip_network("10.0.0.0/8"), ip_network("::1")))
         self.assertEqual((found.subflows, found.max_memory), (8, 64 * MIB))
-        self.assertEqual((found.session_timeout, found.log_level), (90.5, "warn"))
+        self.assertEqual((found.session_timeout, found.log_level), (90.5, "debug"))
         self.assertTrue(found.optimistic and found.log_targets)
+
+    def test_what_is_reached_is_no_warning(self) -> None:
+        """A log of worse things only does not have it, and so is refused beside it."""
+        agents = ("--server", LINK.format(), "--allow", "lan")
+        for read, words in ((client, ("--server", LOOPBACK)), (server, ()), (agent, agents)):
+            sentence = self.refused(read, *words, "--log-targets", "--log-level", "warn")
+            self.assertEqual(
+                sentence, "--log-targets is of no use with --log-level warn; leave one out"
+            )
 
     def test_ways_in_and_out(self) -> None:
         """A client leaves at its server, the server's own ports at any agent."""
