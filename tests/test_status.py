@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -95,6 +96,22 @@ class TestPages:
         workshop.restart(server)
         for port in ports:
             wait_until(lambda port=port: curl(port, "/healthz").code == 200, 10, "health")
+
+    def test_about_to_leave(
+        self, workshop: Workshop, curl: Callable[..., Answer], echo: Echo
+    ) -> None:
+        """While streams finish nothing new is taken, and both ends say so."""
+        ports = [free_port() for _ in range(2)]
+        server = workshop.server("--allow", "localhost", f"--status={ports[0]}")
+        client = workshop.client(server, f"--status={ports[1]}", subflows=2)
+        with socks.connect(client.proxy, echo.port) as sock:
+            sock.sendall(b"hello")
+            assert socks.read_exactly(sock, 5) == b"hello"
+            server.signal(signal.SIGTERM)
+            for port in ports:
+                wait_until(lambda port=port: curl(port, "/healthz").code == 503, 5, "the news")
+                assert "shutting down" in curl(port, "/healthz").body
+        server.wait()
 
     def test_large_slow_or_wrong(self, workshop: Workshop, curl: Callable[..., Answer]) -> None:
         """What is too large or no HTTP is refused, and no trace of it is in the log."""
