@@ -15,7 +15,7 @@ from stripetwist.core.path import PLAIN, PathInfo
 from stripetwist.core.session import Session
 from stripetwist.core.target import ANYWHERE, Kind, OpenRequest, Target
 from stripetwist.core.traits import Traits
-from stripetwist.testing_pipes import EventHeap, Pipe
+from stripetwist.testing_pipes import EventHeap, Pipe, Queue
 
 
 @dataclass
@@ -184,11 +184,8 @@ class End:
                 return
             self.streams[event.stream_id] = Carried(accepted=True)
             self.session.accept(event.stream_id)
-        elif isinstance(event, events.SubflowDead):
-            self.on_dead(event.subflow_id)
-        elif isinstance(event, events.SubflowPaced):
-            if (pipe := self.pipes.get(event.subflow_id)) is not None:
-                pipe.lowat = event.batch // 2
+        elif isinstance(event, events.SubflowDead | events.SubflowPaced | events.SubflowSlow):
+            self._found(event)
         elif isinstance(event, events.StreamAccepted):
             self.streams[event.stream_id].accepted = True
         elif isinstance(event, events.StreamReadable):
@@ -200,6 +197,14 @@ class End:
             self.streams[event.stream_id].may_write = True
         else:
             self._ended(event)
+
+    def _found(self, event: events.SubflowDead | events.SubflowPaced | events.SubflowSlow) -> None:
+        if isinstance(event, events.SubflowDead):
+            self.on_dead(event.subflow_id)
+        elif isinstance(event, events.SubflowSlow):
+            self._ask_kernel_of(event.subflow_id)
+        elif (pipe := self.pipes.get(event.subflow_id)) is not None:
+            pipe.lowat = event.batch // 2
 
     def _ended(self, event: events.Event) -> None:
         outcomes = {
@@ -232,8 +237,11 @@ class End:
 
     def _ask_kernel(self) -> None:
         for subflow_id in self.session.doubtful(self.heap.now):
-            if (pipe := self.pipes.get(subflow_id)) is not None:
-                self.session.kernel_says(subflow_id, pipe.kernel(), self.heap.now)
+            self._ask_kernel_of(subflow_id)
+
+    def _ask_kernel_of(self, subflow_id: int) -> None:
+        if (pipe := self.pipes.get(subflow_id)) is not None:
+            self.session.kernel_says(subflow_id, pipe.kernel(), self.heap.now)
 
     # ---- its subflows
 
@@ -332,13 +340,21 @@ class Pair:
         rate_back: float | None = None,
         checksum: Checksum | None = None,
         path: PathInfo = PLAIN,
+        queues: tuple[Queue, Queue] | None = None,
     ) -> int:
-        """A subflow more; its id.  Rate in bytes per second, delay one way in seconds."""
+        """
+        A subflow more; its id.
+
+        @param rate: bytes per second.
+        @param delay: seconds, one way.
+        @param queues: those of a line that it shares with others, there and back.
+        """
         subflow_id = self._next
         self._next += 1
         there = Pipe(self.heap, rate, delay)
         back = Pipe(self.heap, rate_back or rate, delay)
         there.back, back.back = back, there
+        there.queue, back.queue = queues or (there.queue, back.queue)
         for end, mine, theirs in ((self.a, there, back), (self.b, back, there)):
             end.join(subflow_id, mine, 2 * delay, checksum, path)
             theirs.deliver = _bound(end.came, subflow_id)

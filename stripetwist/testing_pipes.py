@@ -9,6 +9,9 @@ from functools import partial
 from stripetwist.core.config import KIB
 from stripetwist.core.progress import KernelView
 
+# A rate is what came through in so many seconds.
+_LATELY = 1.0
+
 
 class EventHeap:
     """Simulated time: calls in the order of their moments, ties in the order of asking."""
@@ -39,6 +42,13 @@ class EventHeap:
         return True
 
 
+class Queue:
+    """What waits for a line, first come first served; several pipes may share one."""
+
+    def __init__(self) -> None:
+        self.busy_until = 0.0
+
+
 class Pipe:
     """
     One direction of a simulated connection: in order, whole, at a rate, after a delay.
@@ -48,6 +58,7 @@ class Pipe:
     @ivar slice: bytes come out in pieces of at most this.
     @ivar lowat: bytes still unsent when it asks for more, as with TCP_NOTSENT_LOWAT.
     @ivar window: how many bytes may be on the way unacknowledged; grows as in slow start.
+    @ivar queue: what its bytes wait in.
     @ivar back: the other direction of the connection.
     @ivar carried: bytes delivered.
     @ivar swallowing: what arrives is acknowledged by the other kernel, and goes nowhere: so
@@ -62,13 +73,16 @@ class Pipe:
         self.slice = 16 * KIB
         self.lowat = 4 * KIB
         self.window = math.inf
+        self.queue = Queue()
         self.back = self
         self.carried = 0
         self.swallowing = False
         self.swallowed = 0
         self.deliver: Callable[[bytes], None] = lambda data: None
         self.drained: Callable[[], None] = lambda: None
-        self._busy_until = 0.0
+        # When the last byte of a piece leaves, its size, and what was sent before it.
+        self._sent: deque[tuple[float, int, int]] = deque()
+        self._left_at = 0.0
         self._flying: deque[bytes] = deque()
         self._unsent: deque[int] = deque()
         self._on_the_way = 0
@@ -90,16 +104,24 @@ class Pipe:
 
     def passed(self, delay: float, now: float) -> tuple[int, float]:
         """Bytes that had gone through C{delay} before then, and how long the last is away."""
-        left = self._busy_until + delay - now
-        ago = max(0.0, -left) + self._heap.now - now
-        return self._written - math.ceil(max(0.0, left) * self.rate), ago
+        passed = 0
+        for leaves_at, size, before in self._sent:
+            left = max(0.0, leaves_at + delay - now) * self.rate
+            if left < size:
+                passed = before + size - math.ceil(left)
+        ago = max(0.0, now - self._left_at - delay) + self._heap.now - now
+        return passed, ago
 
     def kernel(self) -> KernelView:
         """What the writing end's kernel sees."""
         # What comes back with the other direction's bytes stalls with them.
         acked = self.passed(2 * self.delay, min(self.moved_at, self.back.moved_at))
         received = self.back.passed(self.back.delay, self.back.moved_at)
-        return KernelView(*acked, *received, acked[0] < self._written, 2 * self.delay)
+        waits, rtt = acked[0] < self._written, 2 * self.delay
+        queued = max(0.0, self.queue.busy_until - self._heap.now)
+        lately = acked[0] - self.passed(rtt, self._heap.now - _LATELY)[0]
+        speed = rtt + queued, rtt, lately / _LATELY if waits else 0.0
+        return KernelView(*acked, *received, waits, rtt, *speed)
 
     def write(self, data: bytes) -> None:
         """Take a batch; asks for more through C{drained}."""
@@ -115,13 +137,24 @@ class Pipe:
     def _send(self) -> None:
         while self._unsent and self._on_the_way < self.window:
             size = self._unsent.popleft()
-            self._busy_until = max(self._heap.now, self._busy_until) + size / self.rate
-            self._heap.at(self._busy_until + self.delay, self._arrive)
+            leaves_at = self._leave(size)
+            self._heap.at(leaves_at + self.delay, self._arrive)
             if self.window < math.inf:
                 self._on_the_way += size
-                self._heap.at(self._busy_until + 2 * self.delay, partial(self._acked, size))
+                self._heap.at(leaves_at + 2 * self.delay, partial(self._acked, size))
         if sum(self._unsent) <= self.lowat:
-            self._heap.at(self._busy_until - self.lowat / self.rate, self._drain)
+            self._heap.at(self._left_at - self.lowat / self.rate, self._drain)
+
+    def _leave(self, size: int) -> float:
+        """When a piece will have left."""
+        queue, now = self.queue, self._heap.now
+        self._left_at = queue.busy_until = max(now, queue.busy_until) + size / self.rate
+        before = self._sent[-1][1] + self._sent[-1][2] if self._sent else 0
+        self._sent.append((self._left_at, size, before))
+        # What a kernel is asked for is of late.
+        while len(self._sent) > 1 and self._sent[1][0] < now - 2 * _LATELY - 2 * self.delay:
+            self._sent.popleft()
+        return self._left_at
 
     def _acked(self, size: int) -> None:
         self._on_the_way -= size

@@ -92,6 +92,13 @@ class SubflowDoubted:
 
 
 @dataclass(frozen=True, slots=True)
+class SubflowSlow:
+    """A subflow's path looks slow: the owner calls C{Session.kernel_says}."""
+
+    subflow_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class SubflowCold:
     """
     A subflow is to have padding, and what gets lost meanwhile makes its window small.
@@ -145,6 +152,7 @@ Event = (
     | SubflowDead
     | SubflowDoubted
     | SubflowPaced
+    | SubflowSlow
     | SubflowCold
     | SubflowWarm
     | PeerGoesAway

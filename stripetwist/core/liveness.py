@@ -32,6 +32,7 @@ class Liveness:
     @ivar asked_at: when it was last asked for a sign of life.
     @ivar pings_missed: how many times it was asked again without an answer.
     @ivar kernel_rate: bytes per second between the last two views of its kernel.
+    @ivar is_patient: whether bytes may be long without progress on its path, and all is well.
     @ivar stood: seconds so far for which bytes went without progress beyond all patience.
     """
 
@@ -40,6 +41,7 @@ class Liveness:
         self.last_heard = self.asked_at = now
         self.pings_missed = 0
         self.kernel_rate = 0.0
+        self.is_patient = False
         self.stood = 0.0
         self._limits = limits
         self._ledger = ledger
@@ -174,6 +176,8 @@ class Liveness:
     def stall_after(self) -> float:
         """How long bytes in flight may go without progress (T_stall)."""
         limits = self._limits
+        if self.is_patient:
+            return limits.stall_most
         smoothed = self._rtt.smoothed
         if smoothed is None:
             return 1.0

@@ -14,6 +14,9 @@ class KernelView:
     @ivar received_ago: since the last of them.
     @ivar waiting: whether bytes of ours are not acknowledged yet.
     @ivar patience: how long the kernel expects an acknowledgement to take, at most.
+    @ivar rtt: how long a packet takes there and its acknowledgement back, of late.
+    @ivar least: the least of that.
+    @ivar rate: bytes per second that have arrived of late; 0 if we had no more to send.
     """
 
     acked: int = 0
@@ -22,6 +25,9 @@ class KernelView:
     received_ago: float = 0.0
     waiting: bool = False
     patience: float = 0.0
+    rtt: float = 0.0
+    least: float = 0.0
+    rate: float = 0.0
 
     def moved(self, before: "KernelView") -> float | None:
         """

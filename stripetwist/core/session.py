@@ -118,7 +118,7 @@ class Session:
             self._owes_from = min(self._owes_from, subflow.owes_from)
 
     def kernel_says(self, subflow_id: int, view: KernelView, now: float) -> None:
-        """What the kernel sees of a connection that C{doubtful} names."""
+        """What the kernel sees of a connection that C{doubtful} or C{SubflowSlow} names."""
         self._subflows.kernel_says(subflow_id, view, now)
 
     def lost_packets(self, subflow_id: int, now: float) -> None:
@@ -482,10 +482,16 @@ class Session:
     def _on_ack(self, subflow: Subflow, frame: Frame, now: float) -> None:
         _, _, aux, _, offset, pieces, _ = frame
         others = frames.parse_acks(b"".join(pieces)) if pieces else ()
-        batch = subflow.pace.batch
+        pace = subflow.pace
+        batch, rate = pace.batch, pace.rate
         self._streams.arrived(subflow.acked(offset, aux * TICK, now))
-        if subflow.pace.batch != batch:
-            self._events.append(events.SubflowPaced(subflow.subflow_id, subflow.pace.batch))
+        if pace.batch != batch:
+            self._events.append(events.SubflowPaced(subflow.subflow_id, pace.batch))
+        slow = self._subflows.slow
+        if slow.paths:
+            slow.delivered(subflow, self._outbox.has_new, now)
+        if pace.rate != rate and slow.is_in_question(subflow):
+            self._events.append(events.SubflowSlow(subflow.subflow_id))
         self._subflows.state_changed(subflow)
         for other_id, parsed, _ in others:
             if (other := self._subflows.alive.get(other_id)) is not None:

@@ -12,6 +12,7 @@ from stripetwist.core.liveness import State
 from stripetwist.core.outbox import Control, Outbox
 from stripetwist.core.paths import Paths, rank
 from stripetwist.core.progress import KernelView
+from stripetwist.core.slow import SlowPaths
 from stripetwist.core.subflow import NEVER, Subflow
 from stripetwist.core.warmth import Warmth
 from stripetwist.core.way import PathRole
@@ -41,6 +42,7 @@ class Subflows:
     @ivar alive: by id.
     @ivar healthy: ids of those that may carry new data.
     @ivar paths: the roles and rates of their paths.
+    @ivar slow: those of them that one subflow may fill.
     """
 
     def __init__(self, outbox: Outbox, limits: Limits, warmth: Warmth, longest: int = 0) -> None:
@@ -54,6 +56,7 @@ class Subflows:
         self.alive: dict[int, Subflow] = {}
         self.healthy: set[int] = set()
         self.paths = Paths()
+        self.slow = SlowPaths(limits, self.alive, self.healthy)
         self._dead: dict[int, Ledger[Chunk | Control]] = {}
         self._ended: dict[int, None] = {}
         self._shortest = NEVER
@@ -70,6 +73,7 @@ class Subflows:
             raise ProtocolError(Code.PROTOCOL, f"subflow {subflow.subflow_id} was there before")
         self.alive[subflow.subflow_id] = subflow
         self.healthy.add(subflow.subflow_id)
+        self.slow.changed()
 
     @property
     def moved(self) -> int:
@@ -95,6 +99,8 @@ class Subflows:
         if all(other.path != subflow.path for other in self.alive.values()):
             self.paths.forget(subflow.path)
             self._warmth.forget(subflow.path)
+            self.slow.forget(subflow.path)
+        self.slow.changed()
         self._end(subflow_id)
         self._outbox.put(frames.pack_final(subflow_id, subflow.parser.parsed), owed=True)
         self._dead[subflow_id] = subflow.ledger
@@ -241,16 +247,17 @@ class Subflows:
 
     def _is_outlived(self, subflow: Subflow) -> bool:
         """Whether it is suspected, and the peer has been heard on another since it was asked."""
-        return subflow.life.state is State.SUSPECT and any(
-            self.alive[i].life.last_heard >= subflow.life.asked_at
-            for i in self.healthy
-            if i != subflow.subflow_id
-        )
+        life = subflow.life
+        if life.state is not State.SUSPECT or life.is_patient:
+            return False
+        others = (self.alive[i].life for i in self.healthy if i != subflow.subflow_id)
+        return any(other.last_heard >= life.asked_at for other in others)
 
     def kernel_says(self, subflow_id: int, view: KernelView, now: float) -> None:
         """What the kernel sees of a connection that C{doubtful} names."""
         if (subflow := self.alive.get(subflow_id)) is None:
             return
+        self.slow.seen(subflow, view)
         if subflow.life.kernel_says(view, now) and not self._others_are_quicker(subflow):
             subflow.life.bear()
             self.state_changed(subflow)
@@ -267,7 +274,8 @@ class Subflows:
     def _used_with(self, subflow: Subflow) -> list[Subflow]:
         """The healthy ones that are used whenever it is."""
         mine = rank(subflow)
-        return [s for s in map(self.alive.__getitem__, self.healthy) if rank(s) <= mine]
+        ables = map(self.alive.__getitem__, self.healthy)
+        return [s for s in ables if rank(s) <= mine and not self.slow.rests(s)]
 
     def _before(self, subflow: Subflow) -> list[Subflow]:
         """The healthy ones that are to be used sooner."""
@@ -333,6 +341,8 @@ class Subflows:
     def takes_data(self, subflow: Subflow) -> bool:
         """Whether there are stream bytes that it should carry."""
         outbox = self._outbox
+        if self.slow.rests(subflow):
+            return False
         return outbox.has_again or (outbox.has_new and self.takes_new(subflow))
 
     def takes_new(self, subflow: Subflow) -> bool:

@@ -290,6 +290,8 @@ class SessionDriver:
                     connection.pace(batch)
             case events.SubflowDoubted(subflow_id):
                 self.on_doubt(subflow_id)
+            case events.SubflowSlow(subflow_id):
+                self._ask_kernel_of(subflow_id, self._clock.seconds())
             case events.SubflowCold() | events.SubflowWarm():
                 self._windows.happened(event)
             case events.PeerGoesAway(sentence, code):
@@ -327,9 +329,12 @@ class SessionDriver:
 
     def _ask_kernel(self, now: float) -> None:
         for subflow_id in self.session.doubtful(now):
-            connection = self.connections.get(subflow_id)
-            if connection is not None and (view := connection.kernel_view()) is not None:
-                self.session.kernel_says(subflow_id, view, now)
+            self._ask_kernel_of(subflow_id, now)
+
+    def _ask_kernel_of(self, subflow_id: int, now: float) -> None:
+        connection = self.connections.get(subflow_id)
+        if connection is not None and (view := connection.kernel_view()) is not None:
+            self.session.kernel_says(subflow_id, view, now)
 
     # ---- the end
 

@@ -21,10 +21,11 @@ BBR = "bbr"
 # Any port would do.
 _DISCARD = 9
 
-# struct tcp_info of <linux/tcp.h>, whose fields never move: unacked, last_data_recv,
-# last_ack_recv, rtt, rttvar, bytes_acked, bytes_received, notsent_bytes.
+# struct tcp_info of <linux/tcp.h>, whose fields never move: delivery_rate_app_limited (a bit),
+# unacked, last_data_recv, last_ack_recv, rtt, rttvar, bytes_acked, bytes_received,
+# notsent_bytes, min_rtt, delivery_rate.
 _TOTAL_RETRANS = 100
-_INFO = struct.Struct("=24xI24xII8xII44xQQ8xI")
+_INFO = struct.Struct("=7xB16xI24xII8xII44xQQ8xII8xQ")
 
 _LOWAT = 4 * 1024
 _USER_TIMEOUT_MS = 20_000
@@ -135,9 +136,11 @@ def kernel_view(transport: Any) -> KernelView | None:
         return None
     try:
         raw: bytes = handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO.size)
-        unacked, data_ago, ack_ago, rtt, rttvar, acked, received, unsent = _INFO.unpack(raw)
+        fields = _INFO.unpack(raw)
     except (OSError, struct.error):
         return None
+    limited, unacked, data_ago, ack_ago, rtt, rttvar, acked, received, unsent, *speed = fields
+    least, rate = speed
     return KernelView(
         acked=acked,
         acked_ago=ack_ago / 1e3,
@@ -145,6 +148,9 @@ def kernel_view(transport: Any) -> KernelView | None:
         received_ago=data_ago / 1e3,
         waiting=bool(unacked or unsent),
         patience=(rtt + 4 * rttvar) / 1e6,
+        rtt=rtt / 1e6,
+        least=least / 1e6,
+        rate=0 if limited & 1 else rate,
     )
 
 

@@ -726,6 +726,20 @@ class TimeTests(DriverTestCase):
         self.assertEqual(stuck.views, [])
         self.assertEqual(stuck.done, ["abort"])
 
+    def test_the_kernel_is_asked_about_a_slow_connection(self) -> None:
+        """Its session wants to know whether there is a queue; nothing else is doubtful."""
+        local, _, _ = self.coupled()
+        for wire in (wire for pair in self.wires for wire in pair):
+            wire.delay = 0.15
+        for _ in range(10):
+            local.arrive(pattern(100))
+            self.run_for(1.0)
+        for near, _ in self.wires:
+            near.views = [KernelView(acked=1)]
+        local.arrive(pattern(20_000))
+        self.run_for(0.4)
+        self.assertEqual([near.views for near, _ in self.wires], [[], []])
+
     def test_a_connection_hears_how_fast_it_is(self) -> None:
         """How many bytes it will be given at a time."""
         local, target, _ = self.coupled()

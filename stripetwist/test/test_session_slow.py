@@ -4,8 +4,11 @@ from functools import partial
 
 from stripetwist.core import frames
 from stripetwist.core.liveness import State
+from stripetwist.core.pace import INITIAL_WINDOW
+from stripetwist.core.path import PathInfo
 from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
 from stripetwist.testing import Pair, pattern
+from stripetwist.testing_pipes import Queue
 
 
 class SlowLinkTests(EngineCase):
@@ -47,6 +50,77 @@ class SlowLinkTests(EngineCase):
         before = pair.heap.now
         self.opened(pair)
         self.assertLess(pair.heap.now - before, 8)
+
+
+class SharedLineTests(EngineCase):
+    """Six on one slow line, whose queue they share."""
+
+    def line(self, rate: float, count: int = 6) -> Pair:
+        """They share so many bytes per second, and begin with TCP's first window."""
+        pair = Pair(LIMITS)
+        queues = Queue(), Queue()
+        for _ in range(count):
+            subflow_id = pair.add(rate, 0.1, queues=queues)
+            for pipe in pair.subflows[subflow_id]:
+                pipe.window = INITIAL_WINDOW
+        return pair
+
+    def test_they_fill_it(self) -> None:
+        """Nobody dies, next to nothing is sent twice, nothing waits for long."""
+        for rate in (8e3, 16e3, 50e3):
+            pair = self.line(rate)
+            scribe = Scribe(pair.a)
+            seconds = self.upload(pair, int(rate * 60))
+            self.assertLess(seconds, 60 * 1.1, rate)
+            self.assertEqual(self.dead(pair.a) + self.dead(pair.b), [], rate)
+            self.assertLess(scribe.copied, rate * 60 / 20, rate)
+            self.assertLess(pair.b.longest_gap, 10, rate)
+
+    def test_one_of_them_in_the_end(self) -> None:
+        """The others carry nothing, and take over when it is gone."""
+        pair = self.line(16e3)
+        scribe = Scribe(pair.a)
+        stream_id = self.opened(pair)
+        data = self.send(pair.a, stream_id, 1_600_000)
+        pair.run(20)
+        before = [scribe.carried(i) for i in range(1, 7)]
+        pair.run(20)
+        more = [scribe.carried(i) - n for i, n in enumerate(before, 1)]
+        self.assertEqual(sorted(more)[:5], [0] * 5)
+        self.assertGreater(max(more), 250_000)
+        pair.cut(more.index(max(more)) + 1)
+        self.wait(pair, pair.b, stream_id)
+        self.assertEqual(bytes(pair.b.streams[stream_id].got), data)
+
+    def test_each_held_to_as_little(self) -> None:
+        """Beside that, all carry: it takes some seconds to tell one from the other."""
+        pair = self.pair(6, rate=8e3, delay=0.05)
+        scribe = Scribe(pair.a)
+        stream_id = self.opened(pair)
+        self.send(pair.a, stream_id, 8_000 * 6 * 40)
+        pair.run(20)
+        before = [scribe.carried(i) for i in range(1, 7)]
+        pair.run(15)
+        more = [scribe.carried(i) - n for i, n in enumerate(before, 1)]
+        self.assertGreater(min(more), 90_000)
+
+    def test_a_silent_one_beside_another_path(self) -> None:
+        """What it holds is sent on the other path at once."""
+        pair = Pair(LIMITS)
+        queues = Queue(), Queue()
+        for _ in range(3):
+            pair.add(16e3, 0.1, queues=queues)
+        pair.add(100e3, 0.05, path=PathInfo(1))
+        stream_id = self.opened(pair)
+        self.send(pair.a, stream_id, 2_000_000)
+        pair.run(8)
+        on_the_line = pair.subflows.keys() & {1, 2, 3}
+        self.assertTrue(on_the_line)
+        for subflow_id in on_the_line:
+            pair.stall(subflow_id)
+        pair.b.longest_gap = 0.0
+        pair.run(5)
+        self.assertLess(pair.b.longest_gap, 2)
 
 
 class SlowAmongFastTests(EngineCase):

@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,6 +77,7 @@ class SocketsTests(SynchronousTestCase):
         self.assertFalse(after.waiting)
         self.assertLess(max(after.acked_ago, there.received_ago), 60)
         self.assertTrue(0 < after.patience < 60)
+        self.assertTrue(0 < after.least <= 2 * after.rtt < 60)
 
     def test_what_waits(self) -> None:
         """Bytes that the other end has no room for are still to be acknowledged."""
@@ -87,6 +89,24 @@ class SocketsTests(SynchronousTestCase):
             view = sockets.kernel_view(self.transport)
         assert view is not None
         self.assertTrue(view.waiting)
+
+    def test_how_fast_it_is(self) -> None:
+        """Known where the window held bytes back, not where there were no more."""
+        self.near.sendall(bytes(1000))
+        self.far.recv(1000, socket.MSG_WAITALL)
+        view = sockets.kernel_view(self.transport)
+        assert view is not None
+        self.assertEqual(view.rate, 0)
+        sender = Thread(target=self.near.sendall, args=(bytes(30_000_000),))
+        sender.start()
+        rates = []
+        while sender.is_alive():
+            self.far.recv(1_000_000)
+            view = sockets.kernel_view(self.transport)
+            assert view is not None
+            rates.append(view.rate)
+        sender.join()
+        self.assertGreater(max(rates), 1e6)
 
     def test_how_much_a_packet_carries(self) -> None:
         """As much as TCP says."""

@@ -1,0 +1,173 @@
+"""Slow paths: whether one connection delivers there what all of them do."""
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from stripetwist.core.config import Limits
+from stripetwist.core.pace import INITIAL_WINDOW
+from stripetwist.core.progress import KernelView
+from stripetwist.core.subflow import Subflow
+
+# What fits on such a path at once is less than a new connection may send at first.
+_SMALL = INITIAL_WINDOW / 2
+# A queue has formed when packets take this much longer than the least.
+_QUEUE_FACTOR = 1.25
+# So much may be in flight on one that carries nothing: a few small frames.
+_NOTHING = 1024
+# That a path is not slow after all shows sooner than that it is.
+_SOON = 0.5
+# One alone does as well if it delivers such a part of what all did.
+_AS_WELL = 0.6
+
+
+class Stage(Enum):
+    """How far it is known."""
+
+    ALL = "all carry, and are measured"
+    ONE = "one carries alone, and is measured"
+    SOLE = "one does as well as all"
+    SEVERAL = "all do better than one"
+
+
+@dataclass(slots=True)
+class Trial:
+    """
+    What is known of one path.
+
+    @ivar since: when the measuring began; C{None} for not yet.
+    @ivar acked: bytes that had been delivered by then.
+    @ivar base: bytes per second that all deliver together.
+    @ivar until: when it is to be found out again.
+    @ivar carrier: the one that carries; 0 for none chosen.
+    """
+
+    stage: Stage = Stage.ALL
+    since: float | None = None
+    acked: int = 0
+    base: float = 0.0
+    until: float = 0.0
+    carrier: int = 0
+
+
+class SlowPaths:
+    """
+    Which paths are slow enough for one connection to fill them.
+
+    A line that holds less than TCP's initial window is full with one connection.  More of
+    them lose each other's packets, and bytes bound to each wait for seconds; and where some
+    wait for a timeout nothing is wrong with them.  But a network may as well hold each
+    connection to so little, and there all are needed.  Which of the two it is shows by
+    trying: while the path is busy one carries alone for some seconds.
+
+    @ivar paths: what is known of those that look slow, by number.
+    """
+
+    def __init__(
+        self, limits: Limits, alive: Mapping[int, Subflow], healthy: Container[int]
+    ) -> None:
+        self._limits = limits
+        self._alive = alive
+        self._healthy = healthy
+        self.paths: dict[int, Trial] = {}
+
+    # ---- what is seen
+
+    def is_in_question(self, subflow: Subflow) -> bool:
+        """Whether its kernel should be asked: the path looks slow, and nothing is known yet."""
+        is_slow = 0 < subflow.pace.rate < self._limits.slow_below
+        return is_slow and subflow.path not in self.paths
+
+    def seen(self, subflow: Subflow, view: KernelView) -> None:
+        """What the kernel sees of one."""
+        queues = view.rtt > _QUEUE_FACTOR * view.least and not subflow.pace.is_near
+        if not queues or not view.rate or subflow.path in self.paths:
+            return
+        others = [s for s in self._on(subflow.path) if s is not subflow]
+        rate = view.rate + sum(s.pace.rate for s in others)
+        if others and rate < self._limits.slow_below and rate * view.least < _SMALL:
+            self.paths[subflow.path] = Trial()
+            self._set_patience()
+
+    def changed(self) -> None:
+        """There is a subflow more, or less: what was being measured has to begin again."""
+        for trial in self.paths.values():
+            trial.since = None
+        self._set_patience()
+
+    def forget(self, path: int) -> None:
+        """Nothing is known of a path any more."""
+        if self.paths.pop(path, None) is not None:
+            self._set_patience()
+
+    def _on(self, path: int) -> list[Subflow]:
+        return [s for s in self._alive.values() if s.path == path]
+
+    def _set_patience(self) -> None:
+        """
+        Where bytes may wait for long without anything being wrong, let them.
+
+        Not where there is another path: what waits can go there instead.
+        """
+        is_only = len({s.path for s in self._alive.values()}) == 1
+        for s in self._alive.values():
+            trial = self.paths.get(s.path)
+            s.life.is_patient = is_only and trial is not None and trial.stage is not Stage.SEVERAL
+
+    # ---- what is tried
+
+    def delivered(self, subflow: Subflow, is_busy: bool, now: float) -> None:
+        """
+        Bytes have arrived on one.
+
+        @param is_busy: whether there are stream bytes that wait for a subflow.
+        """
+        path = subflow.path
+        if (trial := self.paths.get(path)) is None:
+            return
+        if trial.stage is Stage.SOLE or trial.stage is Stage.SEVERAL:
+            is_wide = subflow.pace.rate >= 2 * self._limits.slow_below
+            if is_wide or now >= trial.until:
+                self.forget(path)
+            return
+        acked = sum(s.ledger.acked for s in self._on(path))
+        if not is_busy or (trial.stage is Stage.ONE and self._drains(path, trial.carrier)):
+            trial.since = None
+        elif trial.since is None:
+            trial.since, trial.acked = now, acked
+        elif (span := now - trial.since) >= _SOON:
+            self._judge(path, (acked - trial.acked) / span, span, now)
+
+    def _drains(self, path: int, carrier: int) -> bool:
+        """Whether the others still have something of before."""
+        others = (s for s in self._on(path) if s.subflow_id != carrier)
+        return any(s.ledger.in_flight > _NOTHING for s in others)
+
+    def _judge(self, path: int, rate: float, span: float, now: float) -> None:
+        """So much was delivered per second, for so many of them."""
+        limits, trial = self._limits, self.paths[path]
+        if rate >= limits.slow_below:
+            self.forget(path)
+        elif span < limits.slow_span:
+            return
+        elif trial.stage is Stage.ALL:
+            trial.stage, trial.base = Stage.ONE, rate
+        elif rate >= _AS_WELL * trial.base:
+            trial.stage, trial.until = Stage.SOLE, now + limits.slow_for
+        else:
+            trial.stage, trial.until = Stage.SEVERAL, now + 2 * limits.slow_for
+            self._set_patience()
+        trial.since = None
+
+    def rests(self, subflow: Subflow) -> bool:
+        """Whether it is to be given no stream bytes for now."""
+        trial = self.paths.get(subflow.path)
+        if trial is None or trial.stage is Stage.SEVERAL:
+            return False
+        if trial.stage is Stage.ALL:
+            return subflow.ledger.in_flight >= _SMALL
+        if trial.carrier not in self._healthy:
+            able = [s for s in self._on(subflow.path) if s.subflow_id in self._healthy]
+            best = max(able, key=lambda s: s.pace.rate, default=subflow)
+            trial.carrier, trial.since = best.subflow_id, None
+        return trial.carrier != subflow.subflow_id
