@@ -405,14 +405,20 @@ class Session:
         """When C{deadline_reached} wants to be called; infinite for never."""
         if self.closed:
             return NEVER
-        deadline = self._subflows.judged_at(bool(self._streams.table))
-        deadline = min(deadline, self._streams.unasked_until())
-        if not self._subflows.alive:
-            deadline = self._alone_since + self._timeout
-        self._judged_from = deadline = min(deadline, self._datagrams.drop_at)
-        self._armed = deadline = min(deadline, self._subflows.owed_at())
+        owed = self._subflows.owed_at()
+        # An acknowledgement comes first nearly always, and to look at each of many is work.
+        if owed >= min(self._judged_from, self._datagrams.drop_at) or self._subflows.paths.limited:
+            self._judged_from = self._next_judgement()
         self._owes_from = NEVER
-        return deadline
+        self._armed = min(owed, self._judged_from)
+        return self._armed
+
+    def _next_judgement(self) -> float:
+        deadline = self._alone_since + self._timeout
+        if self._subflows.alive:
+            judged_at = self._subflows.judged_at(bool(self._streams.table))
+            deadline = min(judged_at, self._streams.unasked_until())
+        return min(deadline, self._datagrams.drop_at)
 
     def has_to_judge(self, now: float) -> bool:
         """Whether C{deadline_reached} may have anything to do: acknowledgements just leave."""

@@ -176,8 +176,8 @@ class Subflows:
         subflows = [
             s
             for s in self.alive.values()
-            if (s.since_drain == 0 and large)
-            or (s.since_drain < ahead and (small or s.owes_from <= now))
+            if (large and s.since_drain == 0)
+            or ((small or s.owes_from <= now) and s.since_drain < ahead)
         ]
         if (control or data) and len(subflows) > 1:
             much = not control and outbox.has_much(self._limits.batch)
@@ -467,5 +467,7 @@ def _workload(subflow: Subflow) -> tuple[float, float]:
     """
     if subflow.life.state is not State.ACTIVE:
         return NEVER, 0.0
+    if subflow.pace.is_near:
+        return 0.0, -subflow.pace.rate
     latency = subflow.batch_latency
-    return latency // _CLOSE, -subflow.pace.rate if subflow.pace.is_near else latency
+    return latency // _CLOSE, latency
