@@ -55,9 +55,10 @@ def all_pids() -> list[int]:
 
 
 def test_a_small_table(emulator: Path, tmp_path: Path) -> None:
-    """Two peers are measured; the rows are JSON; the namespaces are gone."""
+    """Three peers are measured; the rows are JSON; the namespaces are gone."""
     out = tmp_path / "rows"
-    command = ("small", "--runs", "1", "--seconds", "2", "--out", str(out))
+    peers = ("--peers", "direct,plain,stripetwist")
+    command = ("small", "--runs", "1", "--seconds", "2", *peers, "--out", str(out))
     made: set[str] = set()
     with start(tmp_path, *command) as bench:
         while bench.poll() is None:
@@ -67,7 +68,7 @@ def test_a_small_table(emulator: Path, tmp_path: Path) -> None:
     head, *rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert head["table"] == "small"
     assert head["congestion"] == "cubic"
-    assert [row["peer"] for row in rows] == ["direct", "stripetwist x6"]
+    assert [row["peer"] for row in rows] == ["direct", "plain x6", "stripetwist x6"]
     assert all(row["goodput"] > 0 and sum(row["series"]) > 0 for row in rows), rows
     assert len(made) >= 2
     wait_until(lambda: not made & namespaces(all_pids()), 5, "the namespaces to go")

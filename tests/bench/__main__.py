@@ -36,7 +36,9 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--congestion", default="cubic", help="of every connection: cubic,bbr (cubic)"
     )
-    parser.add_argument("--subflows", default="6", help="of stripetwist and iperf3: 6,16,auto (6)")
+    parser.add_argument(
+        "--subflows", default="6", help="of stripetwist, plain and iperf3: 6,16,auto (6)"
+    )
     parser.add_argument("--peers", default="", help="only these: direct,ssh,stripetwist")
     parser.add_argument("--cases", default="", help="only those whose names begin so: P1,P4 down")
     parser.add_argument("--against", default="", help="the peer that ratios are to")

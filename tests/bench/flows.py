@@ -95,6 +95,11 @@ def receive_until(sock: socket.socket, start: float, end: float) -> list[int]:
     return counts
 
 
+def sums(counts: list[list[int]]) -> list[int]:
+    """What all connections have had, from what each has."""
+    return [sum(one) for one in zip(*counts, strict=True)]
+
+
 def discard(sock: socket.socket, size: int) -> None:
     """Receive so many bytes, whatever they are."""
     block = bytearray(_BLOCK)

@@ -9,6 +9,8 @@ input ends.
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from bench import datagrams, flows
@@ -40,20 +42,28 @@ def probe(target: Address, proxy: Address | None, mptcp: bool, patience: float) 
 
 
 def bulk(
-    target: Address, proxy: Address | None, mptcp: bool, direction: str, seconds: float
+    target: Address,
+    proxy: Address | None,
+    mptcp: bool,
+    direction: str,
+    seconds: float,
+    streams: int = 1,
 ) -> Result:
-    """One stream, as much as goes; counted here on the way down, by the target on the way up."""
-    sock = flows.dial(target, proxy, mptcp)
+    """As much as goes; counted here on the way down, by the target on the way up."""
+    socks = [flows.dial(target, proxy, mptcp) for _ in range(streams)]
     _wait_for_go()
     start = time.monotonic()
     end = start + seconds
-    sock.sendall(f"{direction} {start!r} {end!r}\n".encode())
-    if direction == "up":
-        flows.send_until(sock, end)
-        return {"start": start}
-    counts = flows.receive_until(sock, start, end)
-    flows.abort(sock)
-    return {"start": start, "counts": counts}
+    for sock in socks:
+        sock.sendall(f"{direction} {start!r} {end!r}\n".encode())
+    with ThreadPoolExecutor(streams) as threads:
+        if direction == "up":
+            list(threads.map(partial(flows.send_until, end=end), socks))
+            return {"start": start}
+        counts = list(threads.map(partial(flows.receive_until, start=start, end=end), socks))
+    for sock in socks:
+        flows.abort(sock)
+    return {"start": start, "counts": flows.sums(counts)}
 
 
 def short(

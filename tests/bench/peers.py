@@ -264,6 +264,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("direct", _start_direct),
+        Peer("plain", _start_direct, subflows="1"),
         Peer("iperf3", _start_nothing, (("iperf3", "apt install iperf3"),), subflows="1"),
         Peer("mptcp", _start_mptcp),
         Peer("microsocks", _start_microsocks, (("microsocks", "apt install microsocks"),)),
@@ -306,7 +307,7 @@ def choose(names: list[str], subflows: list[str]) -> list[Peer]:
             raise BenchError(f"there is no peer {name}; there are {', '.join(PEERS)}")
         peer = PEERS[name]
         counts = subflows if peer.subflows else [""]
-        if name == "iperf3":
+        if name in ("iperf3", "plain"):
             counts = [count for count in counts if count != "auto"]
         chosen += [replace(peer, subflows=count) for count in counts]
     return chosen

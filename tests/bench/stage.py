@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench import usage
+from bench import flows, usage
 from bench.flows import BIN
 from bench.links import Counters, Lab, Line
 from bench.peers import UDP_PORT, Peer, Running, find
@@ -125,7 +125,7 @@ class Stage:
         self, direction: str, seconds: float, hole: tuple[float, float] | None = None
     ) -> Result:
         """
-        One stream, or what iperf3 makes, as much as goes.
+        One stream, or as many as the peer makes of it, as much as goes.
 
         @param hole: from when to when the first link is a black hole.
         @return: C{start} and C{counts}, bytes at the receiver in hundredths of a second;
@@ -133,7 +133,9 @@ class Stage:
         """
         if self.peer.name == "iperf3":
             return self._iperf(direction, seconds)
-        load = self.load("bulk", mptcp=self.running.mptcp, direction=direction, seconds=seconds)
+        streams = int(self.peer.subflows) if self.peer.name == "plain" else 1
+        words = {"direction": direction, "seconds": seconds, "streams": streams}
+        load = self.load("bulk", mptcp=self.running.mptcp, **words)
         load.go()
         start = time.monotonic()
         looks = []
@@ -146,18 +148,19 @@ class Stage:
         result = load.result()
         load.close()
         if direction == "up":
-            result = json.loads(self._told())
+            told = [json.loads(line)["counts"] for line in self._told(streams)]
+            result = {**result, "counts": flows.sums(told)}
         pairs = zip(looks, looks[1:], strict=False)
         steps = [[b - a for a, b in zip(old, new, strict=True)] for old, new in pairs]
         return {**result, "carried": [list(link) for link in zip(*steps, strict=True)]}
 
-    def _told(self) -> str:
-        """What the target has counted."""
+    def _told(self, streams: int) -> list[str]:
+        """What the target has counted of each."""
         told = self._target.stdout
         assert told is not None
         if not select.select([told], [], [], _PATIENCE)[0]:
             raise BenchError("the target was asked for nothing: the peer lost the connection")
-        return told.readline()
+        return [told.readline() for _ in range(streams)]
 
     def _iperf(self, direction: str, seconds: float) -> Result:
         """iperf3's own transfer; what it has counted in tenths of a second, at the receiver."""

@@ -94,7 +94,8 @@ def _serve(sock: socket.socket, words: list[str], already: int) -> None:
         start, end = map(float, words[1:])
         if words[0] == "up":
             counts = flows.receive_until(sock, start, end)
-            print(json.dumps({"start": start, "counts": counts}), flush=True)
+            # Several may be done at once: each says it in one piece.
+            print(json.dumps({"start": start, "counts": counts}) + "\n", end="", flush=True)
         else:
             flows.send_until(sock, end)
     except OSError:
