@@ -199,11 +199,14 @@ class End:
             self._ended(event)
 
     def _found(self, event: events.SubflowDead | events.SubflowPaced | events.SubflowSlow) -> None:
+        pipe = self.pipes.get(event.subflow_id)
         if isinstance(event, events.SubflowDead):
             self.on_dead(event.subflow_id)
+        elif pipe is None:
+            return
         elif isinstance(event, events.SubflowSlow):
-            self._ask_kernel_of(event.subflow_id)
-        elif (pipe := self.pipes.get(event.subflow_id)) is not None:
+            self.session.seems_slow(event.subflow_id, pipe.kernel(), self.heap.now)
+        else:
             pipe.lowat = event.batch // 2
 
     def _ended(self, event: events.Event) -> None:
@@ -237,11 +240,8 @@ class End:
 
     def _ask_kernel(self) -> None:
         for subflow_id in self.session.doubtful(self.heap.now):
-            self._ask_kernel_of(subflow_id)
-
-    def _ask_kernel_of(self, subflow_id: int) -> None:
-        if (pipe := self.pipes.get(subflow_id)) is not None:
-            self.session.kernel_says(subflow_id, pipe.kernel(), self.heap.now)
+            if (pipe := self.pipes.get(subflow_id)) is not None:
+                self.session.kernel_says(subflow_id, pipe.kernel(), self.heap.now)
 
     # ---- its subflows
 

@@ -152,7 +152,8 @@ class Pipe:
         before = self._sent[-1][1] + self._sent[-1][2] if self._sent else 0
         self._sent.append((self._left_at, size, before))
         # What a kernel is asked for is of late.
-        while len(self._sent) > 1 and self._sent[1][0] < now - 2 * _LATELY - 2 * self.delay:
+        known_from = min(self.moved_at, self.back.moved_at) - 2 * _LATELY - 2 * self.delay
+        while len(self._sent) > 1 and self._sent[1][0] < known_from:
             self._sent.popleft()
         return self._left_at
 

@@ -115,6 +115,7 @@ class Limits:
     slow_below: float = 100e3
     slow_share: float = 0.05
     slow_rest: float = 5.0
+    slow_trial: float = 60.0
     slow_span: float = 2.0
     slow_for: float = 300.0
     ping_busy: float = 5.0

@@ -93,7 +93,7 @@ class SubflowDoubted:
 
 @dataclass(frozen=True, slots=True)
 class SubflowSlow:
-    """A subflow's path looks slow: the owner calls C{Session.kernel_says}."""
+    """A subflow's path looks slow: the owner calls C{Session.seems_slow}."""
 
     subflow_id: int
 

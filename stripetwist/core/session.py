@@ -118,8 +118,13 @@ class Session:
             self._owes_from = min(self._owes_from, subflow.owes_from)
 
     def kernel_says(self, subflow_id: int, view: KernelView, now: float) -> None:
-        """What the kernel sees of a connection that C{doubtful} or C{SubflowSlow} names."""
+        """What the kernel sees of a connection that C{doubtful} names."""
         self._subflows.kernel_says(subflow_id, view, now)
+
+    def seems_slow(self, subflow_id: int, view: KernelView, now: float) -> None:
+        """What the kernel sees of a connection that C{SubflowSlow} has named."""
+        if (subflow := self._subflows.alive.get(subflow_id)) is not None:
+            self._subflows.slow.seen(subflow, view, now)
 
     def lost_packets(self, subflow_id: int, now: float) -> None:
         """A connection has had to send something twice since C{SubflowCold} named it."""
@@ -284,7 +289,7 @@ class Session:
             subflow.put_control(control, out, now)
 
     def _poll_datagrams(self, subflow: Subflow, out: list[bytes], now: float) -> None:
-        shares = self._subflows.takes_data(subflow)
+        shares = self._subflows.data_waits(subflow)
         room = self._subflows.datagram_room(subflow)
         while room > 0:
             datagram = self._datagrams.take(subflow.subflow_id, now)
@@ -495,7 +500,7 @@ class Session:
             self._events.append(events.SubflowPaced(subflow.subflow_id, pace.batch))
         slow = self._subflows.slow
         if slow.paths:
-            slow.delivered(subflow, self._outbox.has_new, now)
+            slow.delivered(subflow, self._outbox.has_data, now)
         if pace.rate != rate and slow.is_in_question(subflow):
             self._events.append(events.SubflowSlow(subflow.subflow_id))
         self._subflows.state_changed(subflow)

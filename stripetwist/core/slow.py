@@ -15,6 +15,10 @@ _SMALL = INITIAL_WINDOW / 2
 _QUEUE_FACTOR = 1.25
 # So much may be in flight on one that carries nothing: a few small frames.
 _NOTHING = 1024
+# For so many seconds what others have of before may keep one from being measured.
+_DRAINED = 8.0
+# Our round trips take longer than the kernel's, but not by more where both are of one way.
+_WHOLE = 3.0
 # That a path is not slow after all shows sooner than that it is.
 _SOON = 0.5
 # One alone does as well if it delivers such a part of what all did.
@@ -35,19 +39,21 @@ class Trial:
     """
     What is known of one path.
 
+    @ivar until: when that is over; in the first two stages, whether it came to an end or not.
     @ivar since: when the measuring began; C{None} for not yet.
     @ivar acked: bytes that had been delivered by then.
     @ivar base: bytes per second that all deliver together.
-    @ivar until: when it is to be found out again.
     @ivar carrier: the one that carries; 0 for none chosen.
+    @ivar alone_from: when it began to.
     """
 
+    until: float
     stage: Stage = Stage.ALL
     since: float | None = None
     acked: int = 0
     base: float = 0.0
-    until: float = 0.0
     carrier: int = 0
+    alone_from: float = 0.0
 
 
 class SlowPaths:
@@ -70,6 +76,9 @@ class SlowPaths:
         self._alive = alive
         self._healthy = healthy
         self.paths: dict[int, Trial] = {}
+        # The kernel's least round trip and ours, by path: a queue that has stood for minutes
+        # is part of what the kernel calls the least.
+        self._least: dict[int, tuple[float, float]] = {}
 
     # ---- what is seen
 
@@ -78,25 +87,41 @@ class SlowPaths:
         is_slow = 0 < subflow.pace.rate < self._limits.slow_below
         return is_slow and subflow.path not in self.paths
 
-    def seen(self, subflow: Subflow, view: KernelView) -> None:
+    def seen(self, subflow: Subflow, view: KernelView, now: float) -> None:
         """What the kernel sees of one."""
-        queues = view.rtt > _QUEUE_FACTOR * view.least and not subflow.pace.is_near
-        if not queues or not view.rate or subflow.path in self.paths:
+        path, limits = subflow.path, self._limits
+        if path in self.paths or not view.least or subflow.rtt.minimum is None:
             return
-        others = [s for s in self._on(subflow.path) if s is not subflow]
+        known = self._least.get(path, (view.least, subflow.rtt.minimum))
+        least, ours = min(known[0], view.least), min(known[1], subflow.rtt.minimum)
+        self._least[path] = least, ours
+        # What a relay's kernel says is of the way to it.
+        is_whole = ours <= _WHOLE * least and not subflow.pace.is_near
+        if not view.rate or not is_whole or view.rtt <= _QUEUE_FACTOR * least:
+            return
+        others = [s for s in self._on(path) if s is not subflow]
         rate = view.rate + sum(s.pace.rate for s in others)
-        if others and rate < self._limits.slow_below and rate * view.least < _SMALL:
-            self.paths[subflow.path] = Trial()
+        if others and rate < limits.slow_below and rate * least < _SMALL:
+            self.paths[path] = Trial(now + limits.slow_trial)
             self._set_patience()
 
-    def changed(self) -> None:
+    def changed(self, path: int) -> None:
         """There is a subflow more, or less: what was being measured has to begin again."""
-        for trial in self.paths.values():
+        if (trial := self.paths.get(path)) is not None:
             trial.since = None
         self._set_patience()
 
     def forget(self, path: int) -> None:
-        """Nothing is known of a path any more."""
+        """There is no subflow on a path any more."""
+        self._least.pop(path, None)
+        self._end(path)
+
+    def look(self, now: float) -> None:
+        """See what is known for too long."""
+        for path in [path for path, trial in self.paths.items() if now >= trial.until]:
+            self._end(path)
+
+    def _end(self, path: int) -> None:
         if self.paths.pop(path, None) is not None:
             self._set_patience()
 
@@ -125,33 +150,38 @@ class SlowPaths:
         path = subflow.path
         if (trial := self.paths.get(path)) is None:
             return
-        if trial.stage is Stage.SOLE or trial.stage is Stage.SEVERAL:
-            is_wide = subflow.pace.rate >= 2 * self._limits.slow_below
-            if is_wide or now >= trial.until:
-                self.forget(path)
+        is_known = trial.stage is Stage.SOLE or trial.stage is Stage.SEVERAL
+        is_wide = is_known and subflow.pace.rate >= 2 * self._limits.slow_below
+        if is_wide or now >= trial.until:
+            self._end(path)
+        if is_known or path not in self.paths:
             return
         acked = sum(s.ledger.acked for s in self._on(path))
-        if not is_busy or (trial.stage is Stage.ONE and self._drains(path, trial.carrier)):
+        if not is_busy or self._drains(path, now):
             trial.since = None
         elif trial.since is None:
             trial.since, trial.acked = now, acked
         elif (span := now - trial.since) >= _SOON:
             self._judge(path, (acked - trial.acked) / span, span, now)
 
-    def _drains(self, path: int, carrier: int) -> bool:
-        """Whether the others still have something of before."""
-        others = (s for s in self._on(path) if s.subflow_id != carrier)
+    def _drains(self, path: int, now: float) -> bool:
+        """Whether those that are to rest still have something of before."""
+        trial = self.paths[path]
+        if trial.stage is Stage.ALL or now >= trial.alone_from + _DRAINED:
+            return False
+        others = (s for s in self._on(path) if s.subflow_id != trial.carrier)
         return any(s.ledger.in_flight > _NOTHING for s in others)
 
     def _judge(self, path: int, rate: float, span: float, now: float) -> None:
         """So much was delivered per second, for so many of them."""
         limits, trial = self._limits, self.paths[path]
         if rate >= limits.slow_below:
-            self.forget(path)
+            self._end(path)
         elif span < limits.slow_span:
             return
         elif trial.stage is Stage.ALL:
-            trial.stage, trial.base = Stage.ONE, rate
+            trial.stage, trial.base, trial.alone_from = Stage.ONE, rate, now
+            trial.until = now + limits.slow_trial
         elif rate >= _AS_WELL * trial.base:
             trial.stage, trial.until = Stage.SOLE, now + limits.slow_for
         else:
@@ -159,15 +189,23 @@ class SlowPaths:
             self._set_patience()
         trial.since = None
 
-    def rests(self, subflow: Subflow) -> bool:
-        """Whether it is to be given no stream bytes for now."""
+    def is_full(self, subflow: Subflow) -> bool:
+        """Whether what it has is enough for now, as long as little is known."""
         trial = self.paths.get(subflow.path)
-        if trial is None or trial.stage is Stage.SEVERAL:
+        is_tried = trial is not None and trial.stage is Stage.ALL
+        return is_tried and subflow.ledger.in_flight >= _SMALL
+
+    def rests(self, subflow: Subflow) -> bool:
+        """Whether another of its path carries the bytes of streams, and it none."""
+        trial = self.paths.get(subflow.path)
+        if trial is None or trial.stage is Stage.ALL or trial.stage is Stage.SEVERAL:
             return False
-        if trial.stage is Stage.ALL:
-            return subflow.ledger.in_flight >= _SMALL
+        return self._carrier(subflow, trial) != subflow.subflow_id
+
+    def _carrier(self, subflow: Subflow, trial: Trial) -> int:
+        """The one that carries; another in its place once it may not."""
         if trial.carrier not in self._healthy:
             able = [s for s in self._on(subflow.path) if s.subflow_id in self._healthy]
             best = max(able, key=lambda s: s.pace.rate, default=subflow)
             trial.carrier, trial.since = best.subflow_id, None
-        return trial.carrier != subflow.subflow_id
+        return trial.carrier

@@ -73,7 +73,7 @@ class Subflows:
             raise ProtocolError(Code.PROTOCOL, f"subflow {subflow.subflow_id} was there before")
         self.alive[subflow.subflow_id] = subflow
         self.healthy.add(subflow.subflow_id)
-        self.slow.changed()
+        self.slow.changed(subflow.path)
 
     @property
     def moved(self) -> int:
@@ -100,7 +100,7 @@ class Subflows:
             self.paths.forget(subflow.path)
             self._warmth.forget(subflow.path)
             self.slow.forget(subflow.path)
-        self.slow.changed()
+        self.slow.changed(subflow.path)
         self._end(subflow_id)
         self._outbox.put(frames.pack_final(subflow_id, subflow.parser.parsed), owed=True)
         self._dead[subflow_id] = subflow.ledger
@@ -213,17 +213,20 @@ class Subflows:
         With each, how many bytes of streams are to go first, and by how much its
         acknowledgements are late.
         """
-        return [
-            (s, s.streams_first() if self.takes_data(s) else 0.0, s.life.overdue(now))
-            for s in self.alive.values()
-            if self.may_carry(s, now)
-        ]
+        ways = []
+        for s in self.alive.values():
+            if self.may_carry(s, now):
+                first = s.streams_first() if self.data_waits(s) else 0.0
+                # One that rests gets none of those, and so has no more to give.
+                if not first or not self.slow.rests(s):
+                    ways.append((s, first, s.life.overdue(now)))
+        return ways
 
     def datagram_room(self, subflow: Subflow) -> float:
         """How many bytes of datagrams to put onto it now; the last of them may go beyond."""
         behind = subflow.since_drain
         room = self._limits.control_ahead - behind if behind else subflow.pace.datagram_batch
-        return min(room, subflow.datagram_share()) if self.takes_data(subflow) else room
+        return min(room, subflow.datagram_share()) if self.data_waits(subflow) else room
 
     # ---- time
 
@@ -257,14 +260,14 @@ class Subflows:
         """What the kernel sees of a connection that C{doubtful} names."""
         if (subflow := self.alive.get(subflow_id)) is None:
             return
-        self.slow.seen(subflow, view)
+        self.slow.seen(subflow, view, now)
         if subflow.life.kernel_says(view, now) and not self._others_are_quicker(subflow):
             subflow.life.bear()
             self.state_changed(subflow)
 
     def _others_are_quicker(self, subflow: Subflow) -> bool:
         """Whether what is on it would arrive in half the time if the others took it over."""
-        others = [one for one in self._used_with(subflow) if one is not subflow]
+        others = [one for one in self._carry_with(subflow) if one is not subflow]
         rate = sum(other.pace.rate for other in others)
         if not rate:
             return False
@@ -274,8 +277,11 @@ class Subflows:
     def _used_with(self, subflow: Subflow) -> list[Subflow]:
         """The healthy ones that are used whenever it is."""
         mine = rank(subflow)
-        ables = map(self.alive.__getitem__, self.healthy)
-        return [s for s in ables if rank(s) <= mine and not self.slow.rests(s)]
+        return [s for s in map(self.alive.__getitem__, self.healthy) if rank(s) <= mine]
+
+    def _carry_with(self, subflow: Subflow) -> list[Subflow]:
+        """Those of them that do not rest beside another of their path."""
+        return [one for one in self._used_with(subflow) if not self.slow.rests(one)]
 
     def _before(self, subflow: Subflow) -> list[Subflow]:
         """The healthy ones that are to be used sooner."""
@@ -340,9 +346,14 @@ class Subflows:
 
     def takes_data(self, subflow: Subflow) -> bool:
         """Whether there are stream bytes that it should carry."""
-        outbox = self._outbox
-        if self.slow.rests(subflow):
+        slow = self.slow
+        if slow.paths and (slow.rests(subflow) or slow.is_full(subflow)):
             return False
+        return self.data_waits(subflow)
+
+    def data_waits(self, subflow: Subflow) -> bool:
+        """Whether there are any for it, or for the one beside which it rests."""
+        outbox = self._outbox
         return outbox.has_again or (outbox.has_new and self.takes_new(subflow))
 
     def takes_new(self, subflow: Subflow) -> bool:
@@ -354,12 +365,12 @@ class Subflows:
         here could arrive.  Nor behind much that waits on its way already, as a proxy lets it,
         while another has less: what is bound late arrives in its turn.
         """
-        if subflow.pace.is_deep and not all(one.pace.is_deep for one in self._used_with(subflow)):
+        if subflow.pace.is_deep and not all(one.pace.is_deep for one in self._carry_with(subflow)):
             return False
         mine = subflow.rtt.minimum
         if mine is None or mine <= _LONGER * self._shortest + _CLOSE:
             return True
-        faster = [s for s in self._used_with(subflow) if _is_faster(s, mine)]
+        faster = [s for s in self._carry_with(subflow) if _is_faster(s, mine)]
         if not faster:
             return True
         least = min(s.rtt.minimum or NEVER for s in faster)
@@ -389,6 +400,7 @@ class Subflows:
         @return: those to be given up, and those that may have to be soon.
         """
         self.paths.look(now)
+        self.slow.look(now)
         subflows = list(self.alive.values())
         self._find_shortest()
         if lateness > _LATE:

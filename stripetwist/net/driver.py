@@ -291,7 +291,7 @@ class SessionDriver:
             case events.SubflowDoubted(subflow_id):
                 self.on_doubt(subflow_id)
             case events.SubflowSlow(subflow_id):
-                self._ask_kernel_of(subflow_id, self._clock.seconds())
+                self._look_at(subflow_id)
             case events.SubflowCold() | events.SubflowWarm():
                 self._windows.happened(event)
             case events.PeerGoesAway(sentence, code):
@@ -329,12 +329,16 @@ class SessionDriver:
 
     def _ask_kernel(self, now: float) -> None:
         for subflow_id in self.session.doubtful(now):
-            self._ask_kernel_of(subflow_id, now)
+            if (view := self._view_of(subflow_id)) is not None:
+                self.session.kernel_says(subflow_id, view, now)
 
-    def _ask_kernel_of(self, subflow_id: int, now: float) -> None:
+    def _look_at(self, subflow_id: int) -> None:
+        if (view := self._view_of(subflow_id)) is not None:
+            self.session.seems_slow(subflow_id, view, self._clock.seconds())
+
+    def _view_of(self, subflow_id: int) -> KernelView | None:
         connection = self.connections.get(subflow_id)
-        if connection is not None and (view := connection.kernel_view()) is not None:
-            self.session.kernel_says(subflow_id, view, now)
+        return None if connection is None else connection.kernel_view()
 
     # ---- the end
 

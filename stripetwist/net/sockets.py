@@ -26,6 +26,8 @@ _DISCARD = 9
 # notsent_bytes, min_rtt, delivery_rate.
 _TOTAL_RETRANS = 100
 _INFO = struct.Struct("=7xB16xI24xII8xII44xQQ8xII8xQ")
+_INFO_LEAST = 148
+_RATE_LIMITED = 1 if sys.byteorder == "little" else 0x80
 
 _LOWAT = 4 * 1024
 _USER_TIMEOUT_MS = 20_000
@@ -136,7 +138,8 @@ def kernel_view(transport: Any) -> KernelView | None:
         return None
     try:
         raw: bytes = handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO.size)
-        fields = _INFO.unpack(raw)
+        # Older kernels know less; what they have always known is all that counts there.
+        fields = _INFO.unpack(raw.ljust(_INFO.size, b"\0") if len(raw) >= _INFO_LEAST else raw)
     except (OSError, struct.error):
         return None
     limited, unacked, data_ago, ack_ago, rtt, rttvar, acked, received, unsent, *speed = fields
@@ -150,7 +153,7 @@ def kernel_view(transport: Any) -> KernelView | None:
         patience=(rtt + 4 * rttvar) / 1e6,
         rtt=rtt / 1e6,
         least=least / 1e6,
-        rate=0 if limited & 1 else rate,
+        rate=0 if limited & _RATE_LIMITED else rate,
     )
 
 

@@ -6,6 +6,9 @@ from stripetwist.core import frames
 from stripetwist.core.liveness import State
 from stripetwist.core.pace import INITIAL_WINDOW
 from stripetwist.core.path import PathInfo
+from stripetwist.core.slow import Stage
+from stripetwist.core.target import Target
+from stripetwist.core.way import PathRole
 from stripetwist.test.engine_case import LIMITS, EngineCase, Scribe
 from stripetwist.testing import Pair, pattern
 from stripetwist.testing_pipes import Queue
@@ -121,6 +124,121 @@ class SharedLineTests(EngineCase):
         pair.b.longest_gap = 0.0
         pair.run(5)
         self.assertLess(pair.b.longest_gap, 2)
+
+
+class TrialTests(EngineCase):
+    """What goes on meanwhile on a path that is being tried."""
+
+    def held(self, count: int = 6) -> tuple[Pair, int]:
+        """A network that holds each connection to 8 kB/s, and much to carry."""
+        pair = self.pair(count, rate=8e3, delay=0.05)
+        stream_id = self.opened(pair)
+        pair.a.write(stream_id, pattern(4_000_000))
+        return pair, stream_id
+
+    def got(self, pair: Pair, stream_id: int, seconds: float) -> float:
+        """How many bytes come in each second of the next ones."""
+        before = len(pair.b.streams[stream_id].got)
+        pair.run(seconds)
+        return (len(pair.b.streams[stream_id].got) - before) / seconds
+
+    def stage(self, pair: Pair) -> Stage | None:
+        """How far it is known."""
+        trial = pair.a.session._subflows.slow.paths.get(0)
+        return None if trial is None else trial.stage
+
+    def test_with_datagrams(self) -> None:
+        """They go on all, all the time, and keep nobody from finding out."""
+        pair, stream_id = self.held()
+        call = pair.a.associate()
+
+        def speak() -> None:
+            pair.a.send_datagram(call, bytes(1200), Target.of("10.0.0.1", 99))
+            pair.heap.at(pair.heap.now + 0.25, speak)
+
+        speak()
+        pair.run(25)
+        self.assertGreater(self.got(pair, stream_id, 20), 35e3)
+
+    def test_one_that_dies(self) -> None:
+        """One that was to rest goes silent: the others carry again all the same."""
+        pair, stream_id = self.held()
+        pair.run_while(lambda: self.stage(pair) is not Stage.ONE)
+        alive = pair.a.session._subflows.alive.values()
+        carrier = pair.a.session._subflows.slow.paths[0].carrier
+        holds = [s.subflow_id for s in alive if s.ledger.in_flight and s.subflow_id != carrier]
+        pair.stall(holds[0])
+        pair.run(14)
+        self.assertGreater(self.got(pair, stream_id, 10), 30e3)
+
+    def test_no_backup(self) -> None:
+        """A path that is for when there is no other carries nothing."""
+        pair = Pair(LIMITS)
+        queues = Queue(), Queue()
+        for _ in range(3):
+            pair.add(16e3, 0.1, queues=queues)
+        backup = pair.add(100e3, 0.05, path=PathInfo(1, PathRole.BACKUP))
+        stream_id = self.opened(pair)
+        pair.a.write(stream_id, pattern(400_000))
+        used = {Stage.ALL: False, Stage.ONE: False}
+        for _ in range(100):
+            pair.run(0.1)
+            if (stage := self.stage(pair)) in used:
+                used[stage] = True
+        self.assertEqual(set(used.values()), {True})
+        self.assertEqual(pair.a.session._subflows.alive[backup].tx.first, 0)
+
+    def test_datagrams_leave_streams_their_share(self) -> None:
+        """Four fifths, wherever there is but one that carries these."""
+        pair = Pair(LIMITS)
+        queues = Queue(), Queue()
+        for _ in range(6):
+            pair.add(16e3, 0.1, queues=queues)
+        stream_id = self.opened(pair)
+        call = pair.a.associate()
+        pair.a.write(stream_id, pattern(2_000_000))
+        pair.run(20)
+        self.assertIs(self.stage(pair), Stage.SOLE)
+
+        def speak() -> None:
+            pair.a.send_datagram(call, bytes(1200), Target.of("10.0.0.1", 99))
+            pair.heap.at(pair.heap.now + 0.03, speak)
+
+        speak()
+        pair.run(5)
+        heard = len(pair.b.streams[call].datagrams)
+        self.assertGreater(self.got(pair, stream_id, 20), 9e3)
+        self.assertGreater(len(pair.b.streams[call].datagrams) - heard, 20)
+
+    def test_a_line_that_was_slow_for_a_moment(self) -> None:
+        """Bursts too short to measure by are soon as quick as they were, and so is a rescue."""
+        pair = Pair(LIMITS)
+        queues = Queue(), Queue()
+        ids = [pair.add(30e3, 0.02, queues=queues) for _ in range(6)]
+        stream_id = self.opened(pair)
+        pair.a.write(stream_id, pattern(60_000))
+        pair.run(1.5)
+        self.assertIs(self.stage(pair), Stage.ALL)
+        for pipe in (pipe for i in ids for pipe in pair.subflows[i]):
+            pipe.rate = 1.25e6
+        for _ in range(round(LIMITS.slow_trial / 2)):
+            pair.run(2)
+            pair.a.write(stream_id, pattern(50_000))
+        pair.run(2)
+        self.assertIs(self.stage(pair), None)
+
+    def test_a_path_that_comes_again(self) -> None:
+        """Nothing is known of it."""
+        pair = Pair(LIMITS)
+        queues = Queue(), Queue()
+        ids = [pair.add(16e3, 0.1, queues=queues) for _ in range(3)]
+        stream_id = self.opened(pair)
+        pair.a.write(stream_id, pattern(400_000))
+        pair.run(2)
+        self.assertIs(self.stage(pair), Stage.ALL)
+        for subflow_id in ids:
+            pair.cut(subflow_id)
+        self.assertIs(self.stage(pair), None)
 
 
 class SlowAmongFastTests(EngineCase):

@@ -32,7 +32,7 @@ class SlowCase(SynchronousTestCase):
         traits = Traits(path=PathInfo(path))
         subflow = self.alive[number] = Subflow(number, LIMITS, self.now, 0.2, traits)
         self.healthy.add(number)
-        self.slow.changed()
+        self.slow.changed(0)
         return subflow
 
     def stage(self, path: int = 0) -> Stage | None:
@@ -52,7 +52,8 @@ class SlowCase(SynchronousTestCase):
 
     def resting(self) -> list[int]:
         """Those that get no stream bytes."""
-        return [number for number, subflow in self.alive.items() if self.slow.rests(subflow)]
+        rests, is_full = self.slow.rests, self.slow.is_full
+        return [i for i, subflow in self.alive.items() if rests(subflow) or is_full(subflow)]
 
     def patient(self) -> list[bool]:
         """Which of them may be without progress for long."""
@@ -64,7 +65,7 @@ class SeenTests(SlowCase):
 
     def test_a_small_line_with_a_queue(self) -> None:
         """All carry for now, with patience."""
-        self.slow.seen(self.alive[2], FULL)
+        self.slow.seen(self.alive[2], FULL, self.now)
         self.assertIs(self.stage(), Stage.ALL)
         self.assertEqual(self.resting(), [])
         self.assertEqual(self.patient(), [True] * 4)
@@ -77,23 +78,39 @@ class SeenTests(SlowCase):
             KernelView(rtt=0.2, least=0.02, rate=120e3),
             KernelView(rtt=0.4, least=0.2, rate=0),
         ):
-            self.slow.seen(self.alive[1], view)
+            self.slow.seen(self.alive[1], view, self.now)
             self.assertIs(self.stage(), None, view)
         for number in (2, 3, 4):
             self.alive[number].pace.rate = 16e3
-        self.slow.seen(self.alive[1], FULL)
+        self.slow.seen(self.alive[1], FULL, self.now)
         self.assertIs(self.stage(), None)
         near = self.alive[1]
         near.rtt.sample(0.001, self.now)
         self.alive[2].pace.rate = self.alive[3].pace.rate = self.alive[4].pace.rate = 0.0
-        self.slow.seen(near, FULL)
+        self.slow.seen(near, FULL, self.now)
+        self.assertIs(self.stage(), None)
+
+    def test_a_queue_that_has_stood_for_long(self) -> None:
+        """The kernel forgets what the least was; that is known until the path goes."""
+        subflow = self.alive[1]
+        self.slow.seen(subflow, KernelView(rtt=0.2, least=0.2, rate=0), self.now)
+        old = KernelView(rtt=1.0, least=0.9, rate=16e3)
+        self.slow.seen(subflow, old, self.now)
+        self.assertIs(self.stage(), Stage.ALL)
+        self.slow.forget(0)
+        self.slow.seen(subflow, old, self.now)
+        self.assertIs(self.stage(), None)
+
+    def test_the_way_to_a_relay(self) -> None:
+        """What its kernel says of that is nothing of the path."""
+        self.slow.seen(self.alive[1], KernelView(rtt=0.03, least=0.01, rate=16e3), self.now)
         self.assertIs(self.stage(), None)
 
     def test_one_alone_needs_no_trial(self) -> None:
         """It carries whatever there is."""
         for number in (2, 3, 4):
             del self.alive[number]
-        self.slow.seen(self.alive[1], FULL)
+        self.slow.seen(self.alive[1], FULL, self.now)
         self.assertIs(self.stage(), None)
 
     def test_when_to_ask(self) -> None:
@@ -104,7 +121,7 @@ class SeenTests(SlowCase):
         self.assertFalse(self.slow.is_in_question(subflow))
         subflow.pace.rate = 5e3
         self.assertTrue(self.slow.is_in_question(subflow))
-        self.slow.seen(subflow, FULL)
+        self.slow.seen(subflow, FULL, self.now)
         self.assertFalse(self.slow.is_in_question(subflow))
 
 
@@ -114,7 +131,7 @@ class TrialTests(SlowCase):
     def setUp(self) -> None:
         """Its path is slow."""
         super().setUp()
-        self.slow.seen(self.alive[1], FULL)
+        self.slow.seen(self.alive[1], FULL, self.now)
 
     def to_one(self) -> None:
         """All were measured."""
@@ -144,21 +161,21 @@ class TrialTests(SlowCase):
         self.assertIs(self.stage(), Stage.SEVERAL)
         self.assertEqual(self.resting(), [])
         self.assertEqual(self.patient(), [False] * 4)
-        self.slow.seen(self.alive[1], FULL)
+        self.slow.seen(self.alive[1], FULL, self.now)
         self.assertIs(self.stage(), Stage.SEVERAL)
 
     def test_found_out_again(self) -> None:
         """After some minutes; later where all did better."""
         for rate, later in ((8000.0, LIMITS.slow_for), (2000.0, 2 * LIMITS.slow_for)):
-            self.slow.seen(self.alive[1], FULL)
+            self.slow.seen(self.alive[1], FULL, self.now)
             self.to_one()
             carrier = ({1, 2, 3, 4} - set(self.resting())).pop()
             self.carry(LIMITS.slow_span + 2, carrier, rate=rate)
             known = self.stage()
-            self.now += later - 5
-            self.carry(1, carrier)
+            self.slow.look(self.now + later - 5)
             self.assertIs(self.stage(), known)
-            self.carry(6, carrier)
+            self.now += later
+            self.slow.look(self.now)
             self.assertIs(self.stage(), None)
 
     def test_not_slow_after_all(self) -> None:
@@ -188,11 +205,28 @@ class TrialTests(SlowCase):
         self.to_one()
         carrier, other, *_ = sorted({1, 2, 3, 4}, key=self.resting().__contains__)
         self.alive[other].wrote(10_000, None, self.now)
-        self.carry(20, carrier)
+        self.carry(6, carrier)
         self.assertIs(self.stage(), Stage.ONE)
         self.alive[other].acked(self.alive[other].ledger.written, None, self.now)
-        self.carry(LIMITS.slow_span + 2, carrier)
+        self.carry(LIMITS.slow_span + 1, carrier)
         self.assertIs(self.stage(), Stage.SEVERAL)
+
+    def test_others_are_not_waited_for_for_long(self) -> None:
+        """Datagrams go on them all the time, or one of them is dead."""
+        self.to_one()
+        carrier, other, *_ = sorted({1, 2, 3, 4}, key=self.resting().__contains__)
+        self.alive[other].wrote(10_000, None, self.now)
+        self.carry(LIMITS.slow_span + 10, carrier)
+        self.assertIs(self.stage(), Stage.SEVERAL)
+
+    def test_no_trial_lasts(self) -> None:
+        """One that nothing comes of, for want of use, is over after a while."""
+        self.carry(3, 1, 2, 3, 4, busy=False)
+        self.slow.look(self.now + LIMITS.slow_trial - 5)
+        self.assertIs(self.stage(), Stage.ALL)
+        self.slow.look(self.now + LIMITS.slow_trial)
+        self.assertIs(self.stage(), None)
+        self.assertEqual(self.patient(), [False] * 4)
 
     def test_begins_again_with_another(self) -> None:
         """What a subflow had delivered goes with it."""
@@ -221,7 +255,7 @@ class TrialTests(SlowCase):
         self.assertEqual(self.patient(), [False] * 5)
         self.assertIs(self.stage(1), None)
         del self.alive[9]
-        self.slow.changed()
+        self.slow.changed(0)
         self.assertEqual(self.patient(), [True] * 4)
 
     def test_patience(self) -> None:
