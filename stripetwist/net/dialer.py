@@ -307,10 +307,11 @@ class Dialer(Service):
         for place in self.places:
             place.stop()
         self._returning = self.clock.callLater(away, self._return)
-        self.failed(
+        self.last_error = (
             f"{self.link.address} has drained this agent, which dials again in "
             f"{away / 60:g} minutes; start it anew to have it back at once"
         )
+        self.log.warn("{sentence}", sentence=self.last_error)
 
     def _return(self) -> None:
         self._outage_since = None

@@ -233,6 +233,16 @@ class OutpostTests(OutpostTestCase):
         self.assertTrue(worker.is_able)
         self.assertRaisesRegex(ControlError, "there is attic", self.server.drain, {"name": ["x"]})
 
+    def test_drained_again(self) -> None:
+        """Each time it is told of."""
+        self.start()
+        for _ in range(2):
+            self.server.drain({"name": "attic"})
+            lines = self.logged(lambda: self.network.run(2))
+            self.assertEqual(sum("has drained this agent" in line for line in lines), 1, lines)
+            self.network.run(self.limits.drained_away, 5)
+            self.network.run(3, 0.05)
+
     def test_drained_and_stopped(self) -> None:
         """It is not waited for."""
         self.start()
