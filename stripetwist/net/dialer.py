@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from typing import Protocol as Shape
 
 from twisted.application.service import Service
@@ -98,7 +99,7 @@ class Dialer(Service):
         self._waiters = Waiters(self.clock, self.limits.session_wait, self._no_session)
         self._next_id = 1
         self._outage_since: float | None = None
-        self._told: dict[str, tuple[Path | None, float]] = {}
+        self._told: dict[str, float] = {}
         self._stopped: Deferred[None] | None = None
         self.creator: tls.ClientCreator | None = None
         self._returning: IDelayedCall | None = None
@@ -390,14 +391,16 @@ class Dialer(Service):
             self._outage_since = now
         return now - self._outage_since
 
-    def failed(self, sentence: str, path: Path | None = None) -> None:
-        """A dial came to nothing; each reason is told once, until one of its path has worked."""
-        if sentence:
-            self.last_error = sentence
-        if sentence and sentence not in self._told and self._stopped is None:
+    def failed(self, sentence: str, path: Path) -> None:
+        """A dial came to nothing; each reason is told once, until its path has worked."""
+        if not sentence:
+            return
+        self.last_error = sentence
+        is_known = self._told.get(sentence, -inf) > path.worked_at
+        if not is_known and self._stopped is None:
             if len(self._told) >= _MOST_TOLD:
                 self._told.clear()
-            self._told[sentence] = path, self.clock.seconds()
+            self._told[sentence] = self.clock.seconds()
             self.log.warn("{sentence}", sentence=sentence)
 
     def place_lost(self, path: Path, since: float | None) -> None:
@@ -407,11 +410,7 @@ class Dialer(Service):
         @param since: when it came up, if it has worked: what was told before that may be again.
         """
         if since is not None:
-            self._told = {
-                sentence: (told_of, at)
-                for sentence, (told_of, at) in self._told.items()
-                if told_of is not path or at > since
-            }
+            path.worked_at = max(path.worked_at, since)
         self.outage()
         self.on_change()
 

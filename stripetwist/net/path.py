@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
@@ -37,6 +38,7 @@ class Path:
     @ivar first_stop: what is dialed, for sentences.
     @ivar places: those that dial or are up, and those that are about to end.
     @ivar last_error: why a dial last came to nothing, a sentence; empty once one has not.
+    @ivar worked_at: when the newest of its lost connections came up that had worked.
     """
 
     def __init__(self, dialer: "Dialer", way: Way, number: int = 0) -> None:
@@ -56,6 +58,7 @@ class Path:
             self.first_stop = f"path {self.label}: the proxy"
         self.places: list[Place] = []
         self.last_error = ""
+        self.worked_at = -inf
         self._dialer = dialer
         self._redial = Redial(dialer.limits, random.random)
         self._address: Address | None = None

@@ -372,6 +372,22 @@ class WayTests(PathTestCase):
         self.assertGreater(len(self.network.dials), 6)
         self.assertEqual(len([line for line in lines if "refuses" in line]), 2)
 
+    def test_two_ways_that_fail_alike(self) -> None:
+        """What is told of one is no news of the other, until that has worked."""
+        dialer = self.dial(ways=[Way(bind="10.0.0.2"), Way(bind="10.0.0.3")])
+        why = "192.0.2.1:8443 closed the connection instead of letting us in; see its log"
+
+        def fail() -> None:
+            for path in dialer.paths:
+                dialer.failed(why, path)
+
+        self.assertEqual(self.logged(fail), [why])
+        for path in dialer.paths:
+            since = self.network.seconds()
+            self.network.run(1)
+            dialer.place_lost(path, since)
+            self.assertEqual((self.logged(fail), self.logged(fail)), ([why], []))
+
     def test_a_path_that_is_away(self) -> None:
         """Is seen, with the reason, until it is up again, which is told of once."""
         self.serve()
