@@ -62,7 +62,7 @@ class Path:
         self._dialer = dialer
         self._redial = Redial(dialer.limits, random.random)
         self._address: Address | None = None
-        self._source: str | None = None
+        self._source = ""
         self._is_cut_off = False
         self._substitutes: dict[Place, Place] = {}
 
@@ -78,7 +78,7 @@ class Path:
         """All connections of a session lead to one address."""
         if self._address is None and address is not None:
             self._address = address
-            self._source = self._source_towards(address)
+            self._source = self._source_towards(address) or ""
 
     def find_address(self) -> Deferred[Address]:
         """Where to dial: looked up anew for each session, the same within one."""
@@ -187,12 +187,12 @@ class Path:
         """
         addresses = (self._address, *(place.address for place in self.places))
         address = next((one for one in addresses if one is not None), None)
-        if address is None or self.way.bind:
+        source = "" if address is None else self._source_towards(address)
+        if source == "":
             return
-        source = self._source_towards(address)
         before, was_cut_off = self._source, self._is_cut_off
         self._source, self._is_cut_off = source or before, source is None
-        has_moved = before not in (None, source)
+        has_moved = before not in ("", source)
         if source is None or not (has_moved or was_cut_off):
             return
         for place in self.wanted:
@@ -202,8 +202,8 @@ class Path:
                 self.doubt(place)
 
     def _source_towards(self, address: Address) -> str | None:
-        """Where the kernel would send from by now; C{None} if it cannot, or is told where."""
-        return None if self.way.bind else sockets.source_towards(str(address), self.way.nic)
+        """Where the kernel would send from by now; C{None} if it cannot, empty if not known."""
+        return "" if self.way.bind else sockets.source_towards(str(address), self.way.nic)
 
     # ---- for people
 

@@ -1,5 +1,6 @@
 """What the kernel is asked of a socket."""
 
+import errno
 import socket
 import struct
 import sys
@@ -20,6 +21,8 @@ _TCP = (socket.AF_INET, socket.AF_INET6)
 BBR = "bbr"
 # Any port would do.
 _DISCARD = 9
+# What the kernel says where it has no way to send by, or no such card.
+_NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.ENODEV)
 
 # struct tcp_info of <linux/tcp.h>, whose fields never move: delivery_rate_app_limited (a bit),
 # unacked, last_data_recv, last_ack_recv, rtt, rttvar, bytes_acked, bytes_received,
@@ -65,7 +68,8 @@ def source_towards(address: str, card: str = "") -> str | None:
     """
     The address that the kernel would send from to get there by now; C{None} for no way there.
 
-    Sends nothing: a datagram socket is only told whom it would talk to.
+    Sends nothing: a datagram socket is only told whom it would talk to.  Empty where it cannot
+    be asked, as a process that has no file descriptors left.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -73,8 +77,8 @@ def source_towards(address: str, card: str = "") -> str | None:
             use_card(sock, card)
             sock.connect((address, _DISCARD))
             return str(sock.getsockname()[0])
-    except OSError:
-        return None
+    except OSError as error:
+        return None if error.errno in _NO_WAY else ""
 
 
 def _tcp_socket(transport: Any) -> socket.socket | None:

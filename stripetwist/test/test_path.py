@@ -283,6 +283,17 @@ class SourceTests(PathTestCase):
         self.network.run(4)
         self.assertEqual(self.up(dialer), [4, 5, 6])
 
+    def test_not_known(self) -> None:
+        """Where the kernel cannot be asked, all is taken to be as it was."""
+        dialer, _ = self.connected()
+        for self.source in ("", "10.0.0.2", ""):
+            self.network.run(4)
+            self.assertEqual(dialer.paths[0].snapshot()["state"], "up")
+            self.assertEqual(self.up(dialer), [1, 2, 3])
+        self.source = "192.168.1.2"
+        self.network.run(2.5)
+        self.assertEqual(self.up(dialer), [4, 5, 6])
+
     def test_moved_at_once(self) -> None:
         """Just after the session was opened, before anybody has looked around."""
         dialer, _ = self.connected()

@@ -1,10 +1,12 @@
 """L{stripetwist.net.sockets}: what the kernel is asked of a socket, on real ones."""
 
+import errno
 import socket
 import sys
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -56,6 +58,18 @@ class SocketsTests(SynchronousTestCase):
         self.assertEqual(sockets.source_towards("127.0.0.1"), "127.0.0.1")
         self.assertEqual(sockets.source_towards("127.0.0.1", "lo"), "127.0.0.1")
         self.assertIsNone(sockets.source_towards("127.0.0.1", "no-such-card"))
+
+    def test_where_from_is_not_known(self) -> None:
+        """Other errors say nothing of ways: no descriptors left, a card that may not be chosen."""
+        for number, source in (
+            (errno.EMFILE, ""),
+            (errno.EPERM, ""),
+            (errno.ENETUNREACH, None),
+            (errno.EHOSTUNREACH, None),
+            (errno.EADDRNOTAVAIL, None),
+        ):
+            self.patch(sockets, "use_card", Mock(side_effect=OSError(number, "no")))
+            self.assertEqual(sockets.source_towards("127.0.0.1", "lo"), source)
 
     def test_no_such_card(self) -> None:
         """A card that is not there is an error; none at all is no matter."""
