@@ -111,11 +111,13 @@ class SocketsTests(SynchronousTestCase):
         view = sockets.kernel_view(self.transport)
         assert view is not None
         self.assertEqual(view.rate, 0)
-        sender = Thread(target=self.near.sendall, args=(bytes(30_000_000),))
+        rest = 30_000_000
+        sender = Thread(target=self.near.sendall, args=(bytes(rest),))
         sender.start()
+        self.far.settimeout(5)
         rates = []
-        while sender.is_alive():
-            self.far.recv(1_000_000)
+        while rest:
+            rest -= len(self.far.recv(1_000_000))
             view = sockets.kernel_view(self.transport)
             assert view is not None
             rates.append(view.rate)
