@@ -105,10 +105,11 @@ class Pipe:
     def passed(self, delay: float, now: float) -> tuple[int, float]:
         """Bytes that had gone through C{delay} before then, and how long the last is away."""
         passed = 0
-        for leaves_at, size, before in self._sent:
+        for leaves_at, size, before in reversed(self._sent):
             left = max(0.0, leaves_at + delay - now) * self.rate
             if left < size:
                 passed = before + size - math.ceil(left)
+                break
         ago = max(0.0, now - self._left_at - delay) + self._heap.now - now
         return passed, ago
 
