@@ -143,7 +143,8 @@ def _revoke(words: list[str]) -> int:
 def _now_of(name: str, holder: str) -> str:
     """What has become of an own link of the server whose key was revoked."""
     if holder == NOBODY:
-        return f"{name}.link opens nothing now; stripetwist key add NAME makes a link"
+        added = "NAME --agent" if name == "agent" else "NAME"
+        return f"{name}.link opens nothing now; stripetwist key add {added} makes a link"
     return f"{name}.link is now the link of {holder}"
 
 

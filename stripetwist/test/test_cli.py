@@ -18,7 +18,7 @@ import stripetwist
 from stripetwist.cli import main
 from stripetwist.core.link import Link
 from stripetwist.net.keystore import KeyStore
-from stripetwist.net.links import link_of, write_link
+from stripetwist.net.links import link_of, write_link, write_own_links
 from stripetwist.net.state import StateDirectory
 
 
@@ -328,10 +328,17 @@ class KeyTests(CliTestCase):
         self.assertEqual(self.run_command("key", "revoke", "laptop"), 0)
         self.assertNotIn("client.link", self.out)
         self.assertEqual(self.run_command("key", "revoke", "client-1"), 0)
-        self.assertIn("\nclient.link opens nothing now; ", self.out)
+        self.assertIn("\nclient.link opens nothing now; stripetwist key add NAME makes", self.out)
         self.assertEqual(self.keys(), {"agent-1": "agent"})
         self.assertFalse((self.folder / "laptop.link").exists())
         self.assertIn("//nobody:", (self.folder / "client.link").read_text())
+
+    def test_a_revoked_key_of_agents(self) -> None:
+        """The way to another one is said as well."""
+        keys = KeyStore(self.folder / "keys.toml").keys()
+        write_own_links(self.folder, keys, self.link)
+        self.assertEqual(self.run_command("key", "revoke", "agent-1"), 0)
+        self.assertIn("\nagent.link opens nothing now; stripetwist key add NAME --agent ", self.out)
 
     def test_a_revoked_key_leaves_its_file_to_no_other_person(self) -> None:
         """Only to a key of a like name, and the user is told which."""
