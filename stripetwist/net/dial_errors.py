@@ -31,8 +31,8 @@ def connect_sentence(reason: Failure, where: str, what: str = "the server") -> s
         return f"{where} does not answer: check the address, and its firewall"
     if isinstance(error, ConnectError) and error.osError is not None:
         return f"{where} cannot be reached: {os.strerror(error.osError).lower()}"
-    if isinstance(error, ConnectError):
-        # Twisted says what it was told, which is a traceback here.
+    if isinstance(error, ConnectError) and any(isinstance(one, Failure) for one in error.args):
+        # All that Twisted knows is that the socket was closed, and it says so with a traceback.
         return f"{where} cannot be reached: something on the way turns connections away"
     return f"{where} cannot be reached: {printable(reason.getErrorMessage())}"
 
