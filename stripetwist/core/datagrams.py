@@ -3,11 +3,12 @@
 from collections import deque
 from collections.abc import Sequence
 
+from stripetwist.core.bucket import NEVER
 from stripetwist.core.config import Limits
 from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.flow import Datagram, Flow, Lane
 from stripetwist.core.frames import MAX_DATAGRAM
-from stripetwist.core.subflow import NEVER, Subflow
+from stripetwist.core.subflow import Subflow
 from stripetwist.core.target import Target
 from stripetwist.core.way import PathRole
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from stripetwist.core import events, frames
+from stripetwist.core.bucket import NEVER
 from stripetwist.core.config import Limits, PeerLimits
 from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.errors import Code, FramingError, OpenRefused, ProtocolError
@@ -12,7 +13,7 @@ from stripetwist.core.frames import HEADER_SIZE, TICK, Frame
 from stripetwist.core.outbox import Outbox
 from stripetwist.core.progress import KernelView
 from stripetwist.core.streams import Streams
-from stripetwist.core.subflow import NEVER, Subflow
+from stripetwist.core.subflow import Subflow
 from stripetwist.core.subflows import Subflows
 from stripetwist.core.target import OpenRequest, Target
 from stripetwist.core.traits import UNKNOWN, Traits

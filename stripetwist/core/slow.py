@@ -154,8 +154,11 @@ class SlowPaths:
         is_wide = is_known and subflow.pace.rate >= 2 * self._limits.slow_below
         if is_wide or now >= trial.until:
             self._end(path)
-        if is_known or path not in self.paths:
-            return
+        elif not is_known:
+            self._measure(path, is_busy, now)
+
+    def _measure(self, path: int, is_busy: bool, now: float) -> None:
+        trial = self.paths[path]
         acked = sum(s.ledger.acked for s in self._on(path))
         if not is_busy or self._drains(path, now):
             trial.since = None

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from stripetwist.core import events, frames
+from stripetwist.core.bucket import NEVER
 from stripetwist.core.chunks import Chunk
 from stripetwist.core.config import Limits, PeerLimits
 from stripetwist.core.credit import MemoryBudget, ReceiveWindow, SendStore
@@ -12,7 +13,7 @@ from stripetwist.core.frames import Frame
 from stripetwist.core.outbox import Control, Outbox
 from stripetwist.core.room import Room
 from stripetwist.core.stream import Stream, StreamNumbers
-from stripetwist.core.subflow import NEVER, Subflow
+from stripetwist.core.subflow import Subflow
 from stripetwist.core.target import Kind, OpenRequest
 
 # Beyond this a new session has to take over.

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from stripetwist.core import frames
+from stripetwist.core.bucket import NEVER
 from stripetwist.core.config import Limits
 from stripetwist.core.frames import HEADER, HEADER_SIZE, TICK, FrameParser
 from stripetwist.core.ledger import Ledger
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from stripetwist.core.flow import Datagram
     from stripetwist.core.outbox import Control
 
-NEVER = float("inf")
 # Of what goes onto it while stream bytes wait, datagrams may make this part.
 _DATAGRAM_SHARE = 1 / 5
 
@@ -91,7 +91,6 @@ class Subflow:
         self.tx = Traffic()
         self.rx = Traffic()
         self.since_drain = 0
-        self.up_since = now
         self._limits = limits
         self._trailer = frames.TRAILER_SIZE if self.checksum else 0
         self._share = float(limits.control_ahead)

@@ -3,6 +3,7 @@
 from collections.abc import Container, Iterator
 
 from stripetwist.core import frames
+from stripetwist.core.bucket import NEVER
 from stripetwist.core.chunks import Chunk
 from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, ProtocolError
@@ -13,7 +14,7 @@ from stripetwist.core.outbox import Control, Outbox
 from stripetwist.core.paths import Paths, rank
 from stripetwist.core.progress import KernelView
 from stripetwist.core.slow import SlowPaths
-from stripetwist.core.subflow import NEVER, Subflow
+from stripetwist.core.subflow import Subflow
 from stripetwist.core.warmth import Warmth
 from stripetwist.core.way import PathRole
 

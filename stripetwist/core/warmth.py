@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
+from stripetwist.core.bucket import NEVER
 from stripetwist.core.config import Limits
 from stripetwist.core.events import SubflowCold, SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
 from stripetwist.core.liveness import State
 from stripetwist.core.pace import INITIAL_WINDOW
-from stripetwist.core.subflow import NEVER, Subflow
+from stripetwist.core.subflow import Subflow
 
 # A queue has formed when round trips take this much longer than the least of late; a single
 # one has to take longer for that.

@@ -8,12 +8,12 @@ from twisted.internet.interfaces import IDelayedCall, ITransport
 from twisted.logger import Logger
 
 from stripetwist.core import events
+from stripetwist.core.bucket import NEVER
 from stripetwist.core.errors import Code, FramingError, ProtocolError
 from stripetwist.core.frames import Checksum
 from stripetwist.core.path import PLAIN, PathInfo
 from stripetwist.core.progress import KernelView
 from stripetwist.core.session import Session
-from stripetwist.core.subflow import NEVER
 from stripetwist.core.target import OpenRequest
 from stripetwist.core.traits import Traits
 from stripetwist.net.association import Association

@@ -146,8 +146,8 @@ def kernel_view(transport: Any) -> KernelView | None:
         fields = _INFO.unpack(raw.ljust(_INFO.size, b"\0") if len(raw) >= _INFO_LEAST else raw)
     except (OSError, struct.error):
         return None
-    limited, unacked, data_ago, ack_ago, rtt, rttvar, acked, received, unsent, *speed = fields
-    least, rate = speed
+    limited, unacked, data_ago, ack_ago, rtt, rttvar, *counts = fields
+    acked, received, unsent, least, rate = counts
     return KernelView(
         acked=acked,
         acked_ago=ack_ago / 1e3,

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core import frames
+from stripetwist.core.bucket import NEVER
 from stripetwist.core.config import KIB, Limits
 from stripetwist.core.credit import MemoryBudget
 from stripetwist.core.datagrams import Datagrams
 from stripetwist.core.flow import Seen
 from stripetwist.core.frames import FrameParser
-from stripetwist.core.subflow import NEVER, Subflow
+from stripetwist.core.subflow import Subflow
 from stripetwist.core.target import Target
 
 PEER = Target.of("192.0.2.7", 53)

@@ -142,6 +142,11 @@ class TrialTests(EngineCase):
         pair.run(seconds)
         return (len(pair.b.streams[stream_id].got) - before) / seconds
 
+    def speak(self, pair: Pair, call: int, pause: float) -> None:
+        """A datagram now, and one after each pause."""
+        pair.a.send_datagram(call, bytes(1200), Target.of("10.0.0.1", 99))
+        pair.heap.at(pair.heap.now + pause, partial(self.speak, pair, call, pause))
+
     def stage(self, pair: Pair) -> Stage | None:
         """How far it is known."""
         trial = pair.a.session._subflows.slow.paths.get(0)
@@ -151,12 +156,7 @@ class TrialTests(EngineCase):
         """They go on all, all the time, and keep nobody from finding out."""
         pair, stream_id = self.held()
         call = pair.a.associate()
-
-        def speak() -> None:
-            pair.a.send_datagram(call, bytes(1200), Target.of("10.0.0.1", 99))
-            pair.heap.at(pair.heap.now + 0.25, speak)
-
-        speak()
+        self.speak(pair, call, 0.25)
         pair.run(25)
         self.assertGreater(self.got(pair, stream_id, 20), 35e3)
 
@@ -199,12 +199,7 @@ class TrialTests(EngineCase):
         pair.a.write(stream_id, pattern(2_000_000))
         pair.run(20)
         self.assertIs(self.stage(pair), Stage.SOLE)
-
-        def speak() -> None:
-            pair.a.send_datagram(call, bytes(1200), Target.of("10.0.0.1", 99))
-            pair.heap.at(pair.heap.now + 0.03, speak)
-
-        speak()
+        self.speak(pair, call, 0.03)
         pair.run(5)
         heard = len(pair.b.streams[call].datagrams)
         self.assertGreater(self.got(pair, stream_id, 20), 9e3)

@@ -104,6 +104,25 @@ class SocketsTests(SynchronousTestCase):
         assert view is not None
         self.assertTrue(view.waiting)
 
+    def older(self, known: int) -> SimpleNamespace:
+        """The transport on a kernel that has so many bytes to say."""
+
+        def getsockopt(*words: int) -> bytes:
+            said: Any = self.near.getsockopt(*words)
+            return bytes(said[:known])
+
+        return SimpleNamespace(
+            socket=SimpleNamespace(family=self.near.family, getsockopt=getsockopt)
+        )
+
+    def test_an_older_kernel(self) -> None:
+        """It says less, and what it says counts; where that is too little nothing is known."""
+        self.assertIsNone(sockets.kernel_view(self.older(147)))
+        view = sockets.kernel_view(self.older(148))
+        assert view is not None
+        self.assertGreater(view.patience, 0)
+        self.assertEqual((view.least, view.rate), (0, 0))
+
     def test_how_fast_it_is(self) -> None:
         """Known where the window held bytes back, not where there were no more."""
         self.near.sendall(bytes(1000))

@@ -6,6 +6,7 @@ from math import ceil
 from twisted.trial.unittest import SynchronousTestCase
 
 from stripetwist.core import events, frames
+from stripetwist.core.bucket import NEVER
 from stripetwist.core.chunks import SendBuffer
 from stripetwist.core.config import MIB, Limits
 from stripetwist.core.credit import MemoryBudget, ReceiveWindow
@@ -15,7 +16,7 @@ from stripetwist.core.liveness import State
 from stripetwist.core.outbox import Outbox
 from stripetwist.core.progress import KernelView
 from stripetwist.core.stream import Stream
-from stripetwist.core.subflow import NEVER, Subflow
+from stripetwist.core.subflow import Subflow
 from stripetwist.core.subflows import Subflows
 from stripetwist.core.traits import Traits
 from stripetwist.core.warmth import Warmth

@@ -2,11 +2,12 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from stripetwist.core.bucket import NEVER
 from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.events import SubflowCold, SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
 from stripetwist.core.liveness import State
-from stripetwist.core.subflow import NEVER, Subflow
+from stripetwist.core.subflow import Subflow
 from stripetwist.core.traits import Traits
 from stripetwist.core.warmth import Warmth
 from stripetwist.test.engine_case import EngineCase
