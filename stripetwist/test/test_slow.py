@@ -153,6 +153,16 @@ class TrialTests(SlowCase):
         self.assertEqual(self.resting(), [1, 3, 4])
         self.assertEqual(self.patient(), [True] * 4)
 
+    def test_how_well_is_as_well(self) -> None:
+        """Six tenths: what two seconds show is rough, and several times as much is not."""
+        for part, stage in ((0.55, Stage.SEVERAL), (0.65, Stage.SOLE)):
+            self.slow.forget(0)
+            self.slow.seen(self.alive[1], FULL, self.now)
+            self.to_one()
+            carrier = ({1, 2, 3, 4} - set(self.resting())).pop()
+            self.carry(LIMITS.slow_span + 2, carrier, rate=8000 * part)
+            self.assertIs(self.stage(), stage)
+
     def test_all_do_better(self) -> None:
         """So all carry again, as if nothing had been."""
         self.to_one()
@@ -185,13 +195,17 @@ class TrialTests(SlowCase):
         self.assertEqual(self.patient(), [False] * 4)
 
     def test_a_line_that_gets_wider(self) -> None:
-        """All carry again."""
-        self.to_one()
-        carrier = ({1, 2, 3, 4} - set(self.resting())).pop()
-        self.carry(LIMITS.slow_span + 2, carrier, rate=8000)
-        self.alive[carrier].pace.rate = 2 * LIMITS.slow_below
-        self.carry(1, carrier)
-        self.assertIs(self.stage(), None)
+        """All carry again, whichever it was; and what is known of it is out of date."""
+        for rate, stage in ((8000.0, Stage.SOLE), (2000.0, Stage.SEVERAL)):
+            self.slow.seen(self.alive[1], FULL, self.now)
+            self.to_one()
+            carrier = ({1, 2, 3, 4} - set(self.resting())).pop()
+            self.carry(LIMITS.slow_span + 2, carrier, rate=rate)
+            self.assertIs(self.stage(), stage)
+            self.alive[carrier].pace.rate = 2 * LIMITS.slow_below
+            self.carry(1, carrier)
+            self.assertIs(self.stage(), None)
+            self.alive[carrier].pace.rate = 5e3
 
     def test_only_what_is_busy_counts(self) -> None:
         """A pause says nothing of what the path can do."""
