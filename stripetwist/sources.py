@@ -46,7 +46,7 @@ class Option:
     @ivar repeatable: whether it may be given several times; the value is then a tuple.
     @ivar secret: whether its text may be a password, and is never shown.
     @ivar table: the keys of a table that may stand for its text in a file, and what goes
-        before the value of each there.
+        before the value of each there; it may lack those that come after a comma.
     @ivar between: what stands between its values in a variable, as a pattern.
     """
 
@@ -280,10 +280,13 @@ def _row(one: Option, row: dict[str, Any], where: str) -> object:
     """The text that a table stands for; the table itself where there can be none."""
     if not one.table or not all(type(value) in (str, int) for value in row.values()):
         return row
+    head = where.rstrip(" =")
     for name in row:
         if name not in one.table:
-            hint = _hint("", name, one.table)
-            raise StartupError(f"{where.rstrip(' =')}: {show(name)} is unknown{hint}")
+            raise StartupError(f"{head}: {show(name)} is unknown{_hint('', name, one.table)}")
+    for name, mark in one.table.items():
+        if name not in row and not mark.startswith(","):
+            raise StartupError(f"{head}: {name} is missing; write {name} = VALUE there")
     return "".join(f"{mark}{row[name]}" for name, mark in one.table.items() if name in row)
 
 
