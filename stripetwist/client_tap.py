@@ -53,7 +53,6 @@ def _make(settings: ClientSettings, reactor: Any) -> IService:
         reaches = ("internet", "lan", "localhost") if settings.socks.is_local else ("internet",)
         own, own_link = own_server(reactor, ground, reaches)
         links = [own_link]
-        own.witness.targets = settings.log_targets
     client = Client(reactor, ground, links, settings.paths)
     client.wants_bbr = settings.congestion == AUTO
     client.opener.targets = settings.log_targets

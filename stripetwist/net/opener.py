@@ -82,10 +82,12 @@ class Witness:
     def _told(self, opening: Deferred[T], request: OpenRequest) -> Deferred[T]:
         level = LogLevel.info if self.targets else LogLevel.debug
         who, target = request.key_id or "local", _shown(request)
+        # What is given before the answer is no sign that there will be one.
+        came = "asks for" if request.at_once else "reached"
 
         def reached(way: T) -> T:
             self._refused.pop(request, None)
-            self.log.emit(level, "{who}: reached {target}", who=who, target=target)
+            self.log.emit(level, "{who}: {came} {target}", who=who, came=came, target=target)
             return way
 
         def not_reached(failure: Failure) -> Failure:

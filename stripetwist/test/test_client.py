@@ -421,16 +421,27 @@ class EndTests(ClientTestCase):
 class LoopbackTests(ProcessTestCase):
     """The server side in the client's process."""
 
-    def test_own_ports(self) -> None:
-        """What leads into it is never a target of it: that would go round for ever."""
+    def made(self, *words: str) -> Any:
+        """A client that is its own server, by its command line."""
         self.patch(client_tap, "globalLogBeginner", Beginner())
         options = client_tap.Options({})
-        words = ("--socks", "1080", "--forward", "2222=127.0.0.1:2222", "--state", str(self.base))
-        options.parseOptions(["--server", "loopback:", *words])
+        options.parseOptions(["--server", "loopback:", *words, "--state", str(self.base)])
         service: Any = client_tap.makeService(options, self.reactor)
         self.addCleanup(lambda: self.successResultOf(service.stopService()))
+        return service
+
+    def test_own_ports(self) -> None:
+        """What leads into it is never a target of it: that would go round for ever."""
+        service = self.made("--socks", "1080", "--forward", "2222=127.0.0.1:2222")
         (server,) = [one for one in service if isinstance(one, Server)]
         for port in (1080, 2222):
             opening = server.direct.open(OpenRequest(Target.of("127.0.0.1", port)))
             self.failureResultOf(opening, OpenRefused)
         self.assertEqual([], self.reactor.dials)
+
+    def test_targets_are_logged_once(self) -> None:
+        """By the client: what its own server reaches is the same."""
+        service = self.made("--log-targets")
+        (server,) = [one for one in service if isinstance(one, Server)]
+        (client,) = [one for one in service if isinstance(one, Client)]
+        self.assertEqual((client.opener.targets, server.witness.targets), (True, False))

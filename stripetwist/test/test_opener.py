@@ -1,5 +1,6 @@
 """L{stripetwist.net.opener}: the seam, through a session and under observation."""
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -62,12 +63,14 @@ class SessionOpenerTests(SynchronousTestCase):
 class WitnessTests(SynchronousTestCase):
     """What is logged of opens."""
 
-    def opened(self, answer: "Deferred[Any]", targets: bool = False) -> list[tuple[Any, str]]:
+    def opened(
+        self, answer: "Deferred[Any]", targets: bool = False, request: OpenRequest = WEB
+    ) -> list[tuple[Any, str]]:
         """Open through a witness; the levels and lines that were logged."""
         witness = Witness(Way(answer), Clock())
         witness.targets = targets
         with capturedLogs() as logs:
-            self.opening = witness.open(WEB)
+            self.opening = witness.open(request)
             self.opening.addErrback(lambda failure: failure.trap(OpenRefused, CancelledError))
         return [(event["log_level"], str(formatEvent(event))) for event in logs]
 
@@ -77,6 +80,12 @@ class WitnessTests(SynchronousTestCase):
         self.assertEqual(self.opened(succeed("it")), [(LogLevel.debug, line)])
         self.assertEqual(self.successResultOf(self.opening), "it")
         self.assertEqual(self.opened(succeed("it"), True), [(LogLevel.info, line)])
+
+    def test_not_waited_for(self) -> None:
+        """An optimistic port goes on before the target has answered, and says no more than that."""
+        asked = replace(WEB, at_once=True)
+        lines = self.opened(succeed("it"), True, asked)
+        self.assertEqual(lines, [(LogLevel.info, "laptop: asks for example.test:80")])
 
     def test_refused(self) -> None:
         """The same for what was not reached."""
