@@ -4,20 +4,21 @@ The benchmark runs, leaves nothing behind, and its links are what they say.
 What it measures is of no interest here: no speed of ours is looked at.
 """
 
+import contextlib
 import json
 import math
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench import flows, usage
+from bench import usage
 from bench.links import Lab, Line
 from bench.places import Place
 from support.places import within
@@ -109,10 +110,10 @@ def test_what_there_is_not(tmp_path: Path, words: list[str], sentence: str) -> N
 # ---- the links
 
 
-def made_in(place: Place, kind: socket.SocketKind) -> socket.socket:
+def made_in(place: Place, kind: socket.SocketKind, protocol: int = 0) -> socket.socket:
     """A socket of a place, for this process."""
     with within(place):
-        made = socket.socket(socket.AF_INET, kind)
+        made = socket.socket(socket.AF_INET, kind, protocol)
     made.settimeout(5)
     return made
 
@@ -195,36 +196,36 @@ def test_loss(emulator: Path, labs: list[Lab]) -> None:
     link.close()
 
 
+def segment(port: int, size: int) -> bytes:
+    """What a TCP connection from that port would send to port 9; nobody looks further."""
+    return struct.pack("!HHLLBBHHH", port, 9, 1, 1, 5 << 4, 0x10, 1024, 0, 0) + bytes(size)
+
+
 def test_each_connection_has_its_limit(emulator: Path, labs: list[Lab]) -> None:
-    """Two get twice what one gets, and the payload is counted."""
-    lab = lab_with(emulator, labs, Line(50, 5, limit=4))
-    listener = made_in(lab.far, socket.SOCK_STREAM)
-    listener.bind((lab.far_address(), 9))
-    listener.listen()
-    pairs = []
-    for _ in range(2):
-        near = made_in(lab.near, socket.SOCK_STREAM)
-        near.connect((lab.far_address(), 9))
-        pairs.append((near, listener.accept()[0]))
-    start = time.monotonic()
-    end = start + 2.0
-    senders = [threading.Thread(target=flows.send_until, args=(near, end)) for near, _ in pairs]
-    got: list[int] = []
-
-    def receive(far: socket.socket) -> None:
-        got.append(sum(flows.receive_until(far, start, end)))
-
-    receivers = [threading.Thread(target=receive, args=(far,)) for _, far in pairs]
-    for thread in senders + receivers:
-        thread.start()
-    for thread in senders + receivers:
-        thread.join()
+    """What two send at once comes at the limit of each, and the payload is counted."""
+    lab = lab_with(emulator, labs, Line(50, 500, limit=4))
+    ports, count, payload = (1001, 1002), 450, 1460
+    near, far = (
+        made_in(place, socket.SOCK_RAW, socket.IPPROTO_TCP) for place in (lab.near, lab.far)
+    )
+    for sock in (near, far):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    came: dict[int, list[float]] = {port: [] for port in ports}
+    for port in ports * count:
+        near.sendto(segment(port, payload), (lab.far_address(), 0))
+    far.settimeout(1.5)
+    with contextlib.suppress(TimeoutError):
+        while packet := far.recv(2048):
+            came[int.from_bytes(packet[20:22], "big")].append(time.monotonic())
     counters = lab.links[0].count()["up"]
-    for size in got:
-        assert size * 8 / 2.0 == pytest.approx(4 * MBIT * 1448 / 1500, rel=0.1)
-    assert counters["limited"] > 0
-    assert counters["payload"] == pytest.approx(sum(got), rel=0.1)
-    for sock in (listener, *(sock for pair in pairs for sock in pair)):
+    arrived = sum(len(times) for times in came.values())
+    for times in came.values():
+        ideal = (len(times) - 1) * 1500 * 8 / (4 * MBIT)
+        assert times[-1] - times[0] == pytest.approx(ideal, rel=0.1)
+    assert counters["limited"] == 2 * count - arrived > 0
+    assert counters["payload"] == arrived * payload
+    for sock in (near, far):
         sock.close()
 
 
