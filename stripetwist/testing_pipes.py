@@ -59,6 +59,7 @@ class Pipe:
     @ivar lowat: bytes still unsent when it asks for more, as with TCP_NOTSENT_LOWAT.
     @ivar window: how many bytes may be on the way unacknowledged; grows as in slow start.
     @ivar queue: what its bytes wait in.
+    @ivar proxy: how many bytes a proxy before the line takes, whatever goes through.
     @ivar back: the other direction of the connection.
     @ivar carried: bytes delivered.
     @ivar swallowing: what arrives is acknowledged by the other kernel, and goes nowhere: so
@@ -74,6 +75,7 @@ class Pipe:
         self.lowat = 4 * KIB
         self.window = math.inf
         self.queue = Queue()
+        self.proxy = 0
         self.back = self
         self.carried = 0
         self.swallowing = False
@@ -116,13 +118,14 @@ class Pipe:
     def kernel(self) -> KernelView:
         """What the writing end's kernel sees."""
         # What comes back with the other direction's bytes stalls with them.
-        acked = self.passed(2 * self.delay, min(self.moved_at, self.back.moved_at))
+        acked, ago = self.passed(2 * self.delay, min(self.moved_at, self.back.moved_at))
         received = self.back.passed(self.back.delay, self.back.moved_at)
-        waits, rtt = acked[0] < self._written, 2 * self.delay
+        taken, rtt = min(self._written, acked + self.proxy), 2 * self.delay
+        waits = taken < self._written
         queued = max(0.0, self.queue.busy_until - self._heap.now)
-        lately = acked[0] - self.passed(rtt, self._heap.now - _LATELY)[0]
+        lately = acked - self.passed(rtt, self._heap.now - _LATELY)[0]
         speed = rtt + queued, rtt, lately / _LATELY if waits else 0.0
-        return KernelView(*acked, *received, waits, rtt, *speed)
+        return KernelView(taken, ago, *received, waits, rtt, *speed)
 
     def write(self, data: bytes) -> None:
         """Take a batch; asks for more through C{drained}."""
@@ -143,8 +146,9 @@ class Pipe:
             if self.window < math.inf:
                 self._on_the_way += size
                 self._heap.at(leaves_at + 2 * self.delay, partial(self._acked, size))
-        if sum(self._unsent) <= self.lowat:
-            self._heap.at(self._left_at - self.lowat / self.rate, self._drain)
+        room = self.lowat + self.proxy
+        if sum(self._unsent) <= room:
+            self._heap.at(self._left_at - room / self.rate, self._drain)
 
     def _leave(self, size: int) -> float:
         """When a piece will have left."""

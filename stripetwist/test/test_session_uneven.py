@@ -17,17 +17,22 @@ QUICK, REMOTE = (12.5e6, 0.005), (1.25e6, 0.15)
 class UnevenTests(EngineCase):
     """A transfer over some paths, of three subflows each."""
 
-    def seconds(self, size: int, *paths: Path, stalls: bool = False, cold: bool = False) -> float:
+    def seconds(
+        self, size: int, *paths: Path, stalls: bool = False, cold: bool = False, proxy: int = 0
+    ) -> float:
         """
         How long it takes, on subflows that have carried something before.
 
         @param stalls: whether nothing arrives over the last path any more when it begins.
         @param cold: whether they have carried nothing, and TCP begins with ten packets.
+        @param proxy: bytes that a proxy before the last path takes, of each of its subflows.
         """
         pair = Pair(LIMITS)
         ids: list[int] = []
         for rate, delay in paths:
             ids = pair.add_many(3, rate / 3, delay)
+        for subflow_id in ids:
+            pair.subflows[subflow_id][0].proxy = proxy
         if not cold:
             self.carry(pair, 3 * MIB)
             pair.run(1)
@@ -121,6 +126,13 @@ class UnevenTests(EngineCase):
         subflows = pair.a.session._subflows
         takes = [subflows.takes_new(one) for one in subflows.alive.values()]
         self.assertEqual(takes, [True, True, True, False])
+
+    def test_what_a_proxy_takes(self) -> None:
+        """Bytes that it takes and cannot send on hold up those that went another way."""
+        slow = (1.5e6, 0.01)
+        for size in (3 * MIB, 12 * MIB):
+            seconds = self.seconds(size, NEAR, slow, proxy=MIB)
+            self.assertLess(seconds, size / (NEAR[0] + slow[0]) + 0.3)
 
     def test_many_megabytes(self) -> None:
         """Nearly the sum of both."""
