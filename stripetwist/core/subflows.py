@@ -171,7 +171,8 @@ class Subflows:
         """
         outbox, ahead = self._outbox, self._limits.control_ahead
         control, data = outbox.has_control, outbox.has_data
-        padding = self._warmth.padding
+        if padding := self._warmth.padding:
+            self._warmth.settle(len(self.alive), now)
         # Of many, few at a time can do with anything; most have not drained yet.
         small, large = control or bool(routed), data or bool(padding)
         subflows = [

@@ -23,6 +23,8 @@ _CLEAN = 30 * INITIAL_WINDOW
 # Less than this within so many seconds is no use that new windows would matter for.
 _LITTLE = 8 * INITIAL_WINDOW
 _LATELY = 1.0
+# At most so many times as many windows are being opened as have been.
+_MORE = 3
 
 
 class Warmth:
@@ -48,7 +50,8 @@ class Warmth:
         self._seen = 0
         self._tokens = float(limits.pad_burst)
         self._counted_at = now
-        self._first = 0
+        self._begun: set[int] = set()
+        self._opened = 0
         self._mark = now, 0
         self._lately = 0
         self._knows = False
@@ -78,6 +81,7 @@ class Warmth:
         self.until = now + self._limits.warm_hold
         if was_cold:
             self._knows = False
+            self._opened = 0
             for subflow in alive.values():
                 self.begin(subflow, now)
 
@@ -131,6 +135,26 @@ class Warmth:
 
     # ---- what is written
 
+    def settle(self, count: int, now: float) -> None:
+        """
+        See whose windows are as open as they are to be: others may begin then.
+
+        @param count: how many subflows share what the session may open.
+        """
+        for subflow in list(self.padding.values()):
+            if subflow.subflow_id in self.padding and self._is_over(subflow, count, now):
+                self._leave(subflow)
+
+    def _is_over(self, subflow: Subflow, count: int, now: float) -> bool:
+        if subflow.life.state is not State.ACTIVE:
+            return False
+        is_full = self._left(subflow, count) <= HEADER_SIZE
+        return is_full or now >= self.until or subflow.pace.is_near or _queues(subflow)
+
+    def _left(self, subflow: Subflow, count: int) -> int:
+        written = subflow.ledger.written - subflow.pace.cold_from
+        return self._limits.prewarm // count - written
+
     def filler_for(self, subflow: Subflow, count: int, now: float) -> int:
         """
         How many bytes of filler to write to a subflow that has nothing else to do.
@@ -139,17 +163,16 @@ class Warmth:
         """
         if subflow.subflow_id not in self.padding or subflow.life.state is not State.ACTIVE:
             return 0
-        ledger = subflow.ledger
-        left = self._limits.prewarm // count - (ledger.written - subflow.pace.cold_from)
-        if left <= HEADER_SIZE or now >= self.until or subflow.pace.is_near or _queues(subflow):
+        if self._is_over(subflow, count, now):
             self._leave(subflow)
             return 0
         self._earn(0.0, now)
+        ledger = subflow.ledger
         acked = max(0, ledger.acked - subflow.pace.cold_from)
         if not self._may_begin(subflow.subflow_id, acked):
             return 0
         window = INITIAL_WINDOW + acked - ledger.in_flight
-        size = min(left, window, subflow.pace.batch, self._limits.frame_small)
+        size = min(self._left(subflow, count), window, subflow.pace.batch, self._limits.frame_small)
         return size - HEADER_SIZE if HEADER_SIZE < size <= self._tokens else 0
 
     def _leave(self, subflow: Subflow) -> None:
@@ -159,23 +182,30 @@ class Warmth:
             like = not self._knows and _queues(subflow) and (other.rtt.minimum or 0.0) > least / 2
             if other is subflow or like:
                 self._end(other)
+        self._opened += 1
 
     def _end(self, subflow: Subflow) -> None:
         del self.padding[subflow.subflow_id]
+        self._begun.discard(subflow.subflow_id)
         self._tell(SubflowWarm(subflow.subflow_id))
 
     def _may_begin(self, subflow_id: int, acked: int) -> bool:
         """
         Whether filler may be written to it yet.
 
-        One goes first, until its first window has arrived and made no queue: on a slow line
-        the first windows of all of them would be seconds of it.
+        One goes first, and then ever more: on a slow line the first windows of all of them
+        would be seconds of it, and where packets get lost there is to be little harm done
+        before that shows.
         """
         self._knows = self._knows or acked >= INITIAL_WINDOW
-        first = self.padding.get(self._first)
-        if first is None or first.life.state is not State.ACTIVE:
-            self._first = subflow_id
-        return self._knows or subflow_id == self._first
+        begun = self._begun
+        if subflow_id in begun:
+            return True
+        under_way = [s for i, s in self.padding.items() if i in begun]
+        if sum(s.life.state is State.ACTIVE for s in under_way) >= max(1, _MORE * self._opened):
+            return False
+        begun.add(subflow_id)
+        return True
 
     def spend(self, subflow: Subflow, size: int) -> None:
         """So many bytes were written to it that carry nothing."""

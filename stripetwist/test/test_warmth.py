@@ -111,6 +111,20 @@ class WarmthTests(SynchronousTestCase):
         self.warmth.forget(0)
         self.assertGreater(self.pad(self.begun(0.04), 100.1), 500 * KIB)
 
+    def test_ever_more_at_a_time(self) -> None:
+        """One, then three times as many as have been opened, and so on: a loss hits few."""
+        traits = Traits(window_decays=True)
+        many = {i: Subflow(i, LIMITS, 100.0, 0.04, traits) for i in range(2, 17)}
+        for subflow in many.values():
+            self.warmth.begin(subflow, 100.0)
+        many[1] = self.subflow
+        self.warmth.filler_for(self.subflow, 16, 100.1)
+        for count in (1, 3, 12):
+            under_way = [s for s in many.values() if self.warmth.filler_for(s, 16, 100.1)]
+            self.assertEqual(len(under_way), count)
+            for subflow in under_way:
+                self.assertGreater(self.pad(subflow, 100.1, 16), 20 * KIB)
+
     def test_not_while_it_is_in_doubt(self) -> None:
         """But afterwards."""
         self.subflow.life.state = State.SUSPECT
@@ -250,7 +264,7 @@ class PaddedSessionTests(EngineCase):
         """Filler holds a stream up by no more than what is already under way."""
         pair = Pair(LIMITS)
         pair.add_many(4, 2e6, 0.02)
-        pair.run(0.09)
+        pair.run(0.13)
         before = pair.heap.now
         stream_id = self.opened(pair)
         self.assertLess(pair.heap.now - before, 0.04 + 0.02)
