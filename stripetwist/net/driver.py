@@ -89,7 +89,9 @@ class SessionDriver:
         self._ended = ended
         self._paths: dict[int, str] = {}
         self._windows = Windows(session, self.connections)
-        self._streams = SessionStreams(session, ground.clock, ground.limits, self.soon, label)
+        self._streams = SessionStreams(
+            session, ground.clock, ground.limits, self.soon, self._windows.much_to_send, label
+        )
         self._turn_comes: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
         self._timer_at = NEVER
@@ -125,6 +127,7 @@ class SessionDriver:
         traits = Traits(checksum, connection.window_decays, connection.segment, path)
         self.session.subflow_up(subflow_id, self._clock.seconds(), rtt, traits)
         self.connections[subflow_id] = connection
+        self._windows.joined(connection)
         self._paths[subflow_id] = path.label
         if (gone := self.connections.get(replaces)) is not None:
             gone.abort()

@@ -44,8 +44,13 @@ class SessionStreams:
         clock: IReactorTime,
         limits: Limits,
         turn: Callable[[], None],
+        full: Callable[[], None],
         label: str,
     ) -> None:
+        """
+        @param turn: something may be to be sent.
+        @param full: a stream has more to send than its session takes.
+        """
         self.label = label
         self.held, self.opening = Tally(), Tally()
         self.associations = SessionAssociations(
@@ -54,6 +59,7 @@ class SessionStreams:
         self._session = session
         self._piece = limits.batch_most
         self._turn = turn
+        self._full = full
         self._transports: dict[int, StreamTransport] = {}
         self._opening: dict[int, Deferred[ITransport]] = {}
         self._serving: Serving | None = None
@@ -132,6 +138,8 @@ class SessionStreams:
     def write(self, stream_id: int, data: bytes) -> int:
         """See L{StreamOwner.write<stripetwist.net.transport.StreamOwner.write>}."""
         room = self._session.write(stream_id, data)
+        if not room:
+            self._full()
         self._turn()
         return room
 

@@ -26,6 +26,7 @@ class Windows:
         self._connections = connections
         # What they had lost before.
         self._lost: dict[int, int] = {}
+        self._has_much = False
 
     def happened(self, event: events.SubflowCold | events.SubflowWarm) -> None:
         """One is to get filler, or has had it."""
@@ -38,6 +39,24 @@ class Windows:
         else:
             self.forget(subflow_id)
             self._smooth(connection)
+
+    def much_to_send(self) -> None:
+        """
+        There is more to send than all of them take at once: have the kernel spread it.
+
+        What leaves in lumps makes a queue where there is room, which cubic takes for the end
+        of it (HyStart: Ha and Rhee, Computer Networks 55, 2011), and windows stop growing too
+        early.  But what is short is not to wait for that.
+        """
+        if not self._has_much:
+            self._has_much = True
+            for connection in self._connections.values():
+                connection.smooth()
+
+    def joined(self, connection: Windowed) -> None:
+        """One more connection."""
+        if self._has_much:
+            connection.smooth()
 
     def look(self, subflow_id: int, now: float) -> None:
         """Bytes have come on it, and so perhaps the news that others were lost."""
@@ -57,8 +76,8 @@ class Windows:
         """
         Have the kernel spread a window that was opened ahead of use over a round trip.
 
-        All of them at once overflow a short queue.  Where packets get lost anyway windows
-        are small, and spreading them costs some of the rate.
+        All of them at once overflow a short queue.  Where packets get lost anyway they are
+        too small for that.
         """
         if not any(one.retransmitted for one in self._connections.values()):
             connection.smooth()

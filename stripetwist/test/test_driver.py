@@ -879,6 +879,31 @@ class PaddingTests(DriverTestCase):
         self.assertEqual((first.smoothed, second.smoothed), (1, 0))
 
 
+class SmoothTests(DriverTestCase):
+    """What is sent is spread over the round trip."""
+
+    @property
+    def smoothed(self) -> list[int]:
+        """How often each of the near end's connections was told so."""
+        return [near.smoothed for near, _ in self.wires]
+
+    def test_where_there_is_much_to_send(self) -> None:
+        """More than the session takes, whatever gets lost; and those that come later, too."""
+        self.wires[0][0].retransmitted = 1
+        local, _, _ = self.coupled()
+        local.arrive(bytes(200_000))
+        self.run_for(0.1)
+        self.assertEqual(self.smoothed, [0, 0])
+        for near, _ in self.wires:
+            near.stuck = True
+        for _ in range(200):
+            local.arrive(bytes(100_000))
+        self.assertFalse(local.is_reading)
+        self.assertEqual(self.smoothed, [1, 1])
+        self.join(3)
+        self.assertEqual(self.smoothed, [1, 1, 1])
+
+
 class SegmentTests(DriverTestCase):
     """Packets that are filled to the last byte."""
 
