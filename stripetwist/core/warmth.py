@@ -23,7 +23,7 @@ _CLEAN = 30 * INITIAL_WINDOW
 # Less than this within so many seconds is no use that new windows would matter for.
 _LITTLE = 8 * INITIAL_WINDOW
 _LATELY = 1.0
-# At most so many times as many windows are being opened as have been.
+# On a path at most so many times as many windows are being opened as have been.
 _MORE = 3
 
 
@@ -34,9 +34,10 @@ class Warmth:
     TCP starts slowly, and after an idle time of some 0.2 s it does so again (RFC 5681,
     section 4.1): a burst then takes some round trips more than the path would need.  So from
     its first minute, and from the first byte after a cold time on, each subflow gets filler
-    until as much has been written to it as its window should hold; and then a small frame
+    until as much has arrived on it as its window should hold; and then a small frame
     now and then, for as long as the session was in use lately.  All of it within a budget.
-    Where packets get lost all that filler does is to make windows small before their time.
+    Where packets get lost all that filler does is to make windows small before their time:
+    so on each path one subflow goes first, and then ever more.
 
     @ivar until: when the session gets cold.
     @ivar padding: the subflows whose windows are to be opened yet, by id.
@@ -51,7 +52,7 @@ class Warmth:
         self._tokens = float(limits.pad_burst)
         self._counted_at = now
         self._begun: set[int] = set()
-        self._opened = 0
+        self._opened: dict[int, int] = {}
         self._mark = now, 0
         self._lately = 0
         self._knows = False
@@ -81,7 +82,8 @@ class Warmth:
         self.until = now + self._limits.warm_hold
         if was_cold:
             self._knows = False
-            self._opened = 0
+            self._begun.clear()
+            self._opened.clear()
             for subflow in alive.values():
                 self.begin(subflow, now)
 
@@ -130,8 +132,8 @@ class Warmth:
 
     def forget(self, path: int) -> None:
         """There is no subflow on a path any more."""
-        self._lossy.pop(path, None)
-        self._filled.pop(path, None)
+        for known in (self._lossy, self._filled, self._opened):
+            known.pop(path, None)
 
     # ---- what is written
 
@@ -148,12 +150,13 @@ class Warmth:
     def _is_over(self, subflow: Subflow, count: int, now: float) -> bool:
         if subflow.life.state is not State.ACTIVE:
             return False
-        is_full = self._left(subflow, count) <= HEADER_SIZE
+        # What is under way may yet get lost.
+        is_full = self._left(subflow.ledger.acked, subflow, count) <= HEADER_SIZE
         return is_full or now >= self.until or subflow.pace.is_near or _queues(subflow)
 
-    def _left(self, subflow: Subflow, count: int) -> int:
-        written = subflow.ledger.written - subflow.pace.cold_from
-        return self._limits.prewarm // count - written
+    def _left(self, of: int, subflow: Subflow, count: int) -> int:
+        """Bytes to go, beyond so many since it joined."""
+        return self._limits.prewarm // count - (of - subflow.pace.cold_from)
 
     def filler_for(self, subflow: Subflow, count: int, now: float) -> int:
         """
@@ -169,42 +172,46 @@ class Warmth:
         self._earn(0.0, now)
         ledger = subflow.ledger
         acked = max(0, ledger.acked - subflow.pace.cold_from)
-        if not self._may_begin(subflow.subflow_id, acked):
+        if not self._may_begin(subflow, acked):
             return 0
         window = INITIAL_WINDOW + acked - ledger.in_flight
-        size = min(self._left(subflow, count), window, subflow.pace.batch, self._limits.frame_small)
+        left = self._left(ledger.written, subflow, count)
+        size = min(left, window, subflow.pace.batch, self._limits.frame_small)
         return size - HEADER_SIZE if HEADER_SIZE < size <= self._tokens else 0
 
     def _leave(self, subflow: Subflow) -> None:
         """Its window is as open as it is to be; before others have begun, theirs as well."""
+        path = subflow.path
+        if subflow.subflow_id in self._begun:
+            self._opened[path] = self._opened.get(path, 0) + 1
         least = subflow.rtt.minimum or 0.0
         for other in list(self.padding.values()):
             like = not self._knows and _queues(subflow) and (other.rtt.minimum or 0.0) > least / 2
             if other is subflow or like:
                 self._end(other)
-        self._opened += 1
 
     def _end(self, subflow: Subflow) -> None:
         del self.padding[subflow.subflow_id]
         self._begun.discard(subflow.subflow_id)
         self._tell(SubflowWarm(subflow.subflow_id))
 
-    def _may_begin(self, subflow_id: int, acked: int) -> bool:
+    def _may_begin(self, subflow: Subflow, acked: int) -> bool:
         """
         Whether filler may be written to it yet.
 
-        One goes first, and then ever more: on a slow line the first windows of all of them
+        Of a path one goes first, and then ever more: on a slow line the first windows of all
         would be seconds of it, and where packets get lost there is to be little harm done
         before that shows.
         """
         self._knows = self._knows or acked >= INITIAL_WINDOW
         begun = self._begun
-        if subflow_id in begun:
+        if subflow.subflow_id in begun:
             return True
-        under_way = [s for i, s in self.padding.items() if i in begun]
-        if sum(s.life.state is State.ACTIVE for s in under_way) >= max(1, _MORE * self._opened):
+        like_it = [s for s in self._padded_with(subflow) if s.subflow_id in begun]
+        most = max(1, _MORE * self._opened.get(subflow.path, 0))
+        if sum(s.life.state is State.ACTIVE for s in like_it) >= most:
             return False
-        begun.add(subflow_id)
+        begun.add(subflow.subflow_id)
         return True
 
     def spend(self, subflow: Subflow, size: int) -> None:

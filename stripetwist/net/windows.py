@@ -1,4 +1,4 @@
-"""Congestion windows that are opened ahead of use, as the kernel sees them."""
+"""Congestion windows: how they are opened, as the kernel sees them."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -19,7 +19,7 @@ class Windowed(Protocol):
 
 
 class Windows:
-    """The subflows of a session that get filler: whether they lose packets, and what follows."""
+    """The subflows of a session: whether filler gets lost there, and what is to be spread."""
 
     def __init__(self, session: Session, connections: Mapping[int, Windowed]) -> None:
         self._session = session
@@ -42,8 +42,9 @@ class Windows:
 
     def much_to_send(self) -> None:
         """
-        There is more to send than all of them take at once: have the kernel spread it.
+        A stream has more to send than is taken of it at once: have the kernel spread it.
 
+        From now on, since the kernel knows no way back.
         What leaves in lumps makes a queue where there is room, which cubic takes for the end
         of it (HyStart: Ha and Rhee, Computer Networks 55, 2011), and windows stop growing too
         early.  But what is short is not to wait for that.

@@ -40,7 +40,23 @@ class WarmthTests(SynchronousTestCase):
             subflow.put_filler(size, out, now)
             self.warmth.spend(subflow, HEADER_SIZE + size)
             total += len(b"".join(out))
+        subflow.ledger.acked = subflow.ledger.written
+        self.warmth.settle(count, now)
         return total
+
+    def more(self, first: int, count: int, path: int = 0) -> list[Subflow]:
+        """So many subflows beside the first one."""
+        many = []
+        for number in range(first, first + count):
+            one = Subflow(number, LIMITS, 100.0, 0.04, Traits(window_decays=True))
+            one.path = path
+            self.warmth.begin(one, 100.0)
+            many.append(one)
+        return many
+
+    def begin_on(self, many: list[Subflow]) -> list[Subflow]:
+        """Those of them that get filler now."""
+        return [one for one in many if self.warmth.filler_for(one, 20, 100.1)]
 
     def test_all_of_it_once(self) -> None:
         """As much as its share, and then it is known to be open."""
@@ -113,17 +129,38 @@ class WarmthTests(SynchronousTestCase):
 
     def test_ever_more_at_a_time(self) -> None:
         """One, then three times as many as have been opened, and so on: a loss hits few."""
-        traits = Traits(window_decays=True)
-        many = {i: Subflow(i, LIMITS, 100.0, 0.04, traits) for i in range(2, 17)}
-        for subflow in many.values():
-            self.warmth.begin(subflow, 100.0)
-        many[1] = self.subflow
-        self.warmth.filler_for(self.subflow, 16, 100.1)
-        for count in (1, 3, 12):
-            under_way = [s for s in many.values() if self.warmth.filler_for(s, 16, 100.1)]
+        many = [self.subflow, *self.more(2, 19)]
+        for count in (1, 3, 12, 4):
+            under_way = self.begin_on(many)
             self.assertEqual(len(under_way), count)
             for subflow in under_way:
-                self.assertGreater(self.pad(subflow, 100.1, 16), 20 * KIB)
+                self.assertGreater(self.pad(subflow, 100.1, 20), 20 * KIB)
+
+    def test_each_path_by_itself(self) -> None:
+        """What came through on one says nothing of another, nor of the same when it is back."""
+        mine, others = [self.subflow, *self.more(2, 9)], self.more(11, 10, path=1)
+        self.assertEqual(self.begin_on(mine), mine[:1])
+        self.pad(mine[0], 100.1, 20)
+        self.assertEqual(self.begin_on(others), others[:1])
+        self.assertEqual(self.begin_on(mine), mine[1:4])
+        for subflow in mine:
+            self.warmth.padding.pop(subflow.subflow_id, None)
+        self.warmth.forget(0)
+        self.assertEqual(len(self.begin_on(self.more(21, 9))), 1)
+
+    def test_what_is_under_way_may_get_lost(self) -> None:
+        """A window is open when its part has arrived, whatever has been written to it since."""
+        other = self.more(2, 1)
+        while size := self.warmth.filler_for(self.subflow, 2, 100.1):
+            self.subflow.ledger.acked = self.subflow.ledger.written
+            self.subflow.put_filler(size, [], 100.1)
+        self.warmth.settle(2, 100.1)
+        self.assertEqual(sorted(self.warmth.padding), [1, 2])
+        self.assertEqual(self.begin_on(other), [])
+        self.subflow.ledger.acked = self.subflow.ledger.written
+        self.warmth.settle(2, 100.1)
+        self.assertEqual(sorted(self.warmth.padding), [2])
+        self.assertEqual(self.begin_on(other), other)
 
     def test_not_while_it_is_in_doubt(self) -> None:
         """But afterwards."""
