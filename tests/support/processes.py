@@ -173,7 +173,7 @@ class Process:
         """One question to the control socket, and its answer."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(20)
-            sock.connect(str(self.control_socket()))
+            wait_until(lambda: self._answers(sock), 10, "an answer at the control socket")
             sock.sendall(json.dumps(request).encode() + b"\n")
             text = b""
             while not text.endswith(b"\n"):
@@ -196,6 +196,14 @@ class Process:
         """Its control socket, in a runtime folder that it shares with nobody."""
 
         return wait_until(self._sockets, 10, "a control socket")[0]
+
+    def _answers(self, sock: socket.socket) -> bool:
+        """Connect to it; a socket is there for a moment before anybody listens."""
+        try:
+            sock.connect(str(self.control_socket()))
+        except ConnectionRefusedError:
+            return False
+        return True
 
     def _sockets(self) -> list[Path]:
         return [p for p in self._runtime.rglob("*") if stat.S_ISSOCK(p.lstat().st_mode)]
