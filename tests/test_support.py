@@ -214,13 +214,17 @@ class TestRelay:
         wait_until(lambda: not middle.alive, 5, "the link's end")
 
     def test_it_is_fast(self, relay: Callable[[int], Relay]) -> None:
-        """It carries 200 MB/s, so that it is never what is measured."""
+        """It carries a good part of what goes without it, so that it is never what is measured."""
+        rates = []
         with Exchange() as target:
             middle = relay(target.port)
-            with direct(middle.port) as sock:
-                ask_exchange(sock, down=2, size=200 * MIB)
-                flow = receive(sock, 2)
-        assert flow.size == 200 * MIB and flow.rate > 200e6
+            for port in (target.port, middle.port):
+                with direct(port) as sock:
+                    ask_exchange(sock, down=2, size=200 * MIB)
+                    flow = receive(sock, 2)
+                assert flow.size == 200 * MIB
+                rates.append(flow.rate)
+        assert rates[1] > 0.2 * rates[0]
 
     def test_a_cut_resets_both_ends(self, relay: Callable[[int], Relay]) -> None:
         """Client and server see a reset, and the cut is counted."""
