@@ -195,9 +195,8 @@ class Subflows:
                 s.owes_from <= now
                 or (told and self.may_carry(s, now))
                 or (
-                    (control or takes or pads)
+                    (control or takes or (pads and self.filler_for(s, now)))
                     and self.carries(s, now)
-                    and (control or takes or self.filler_for(s, now))
                 )
             ):
                 yield s.subflow_id

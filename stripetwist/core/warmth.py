@@ -151,31 +151,28 @@ class Warmth:
         if subflow.life.state is not State.ACTIVE:
             return False
         # What is under way may yet get lost.
-        is_full = self._left(subflow.ledger.acked, subflow, count) <= HEADER_SIZE
+        arrived = subflow.ledger.acked - subflow.pace.cold_from
+        is_full = arrived + HEADER_SIZE >= self._limits.prewarm // count
         return is_full or now >= self.until or subflow.pace.is_near or _queues(subflow)
-
-    def _left(self, of: int, subflow: Subflow, count: int) -> int:
-        """Bytes to go, beyond so many since it joined."""
-        return self._limits.prewarm // count - (of - subflow.pace.cold_from)
 
     def filler_for(self, subflow: Subflow, count: int, now: float) -> int:
         """
         How many bytes of filler to write to a subflow that has nothing else to do.
 
+        C{settle} has been asked before in this turn.
+
         @param count: how many subflows share what the session may open.
         """
         if subflow.subflow_id not in self.padding or subflow.life.state is not State.ACTIVE:
             return 0
-        if self._is_over(subflow, count, now):
-            self._leave(subflow)
-            return 0
         self._earn(0.0, now)
         ledger = subflow.ledger
         acked = max(0, ledger.acked - subflow.pace.cold_from)
-        if not self._may_begin(subflow, acked):
+        self._knows = self._knows or acked >= INITIAL_WINDOW
+        if not self._may_begin(subflow):
             return 0
         window = INITIAL_WINDOW + acked - ledger.in_flight
-        left = self._left(ledger.written, subflow, count)
+        left = self._limits.prewarm // count - (ledger.written - subflow.pace.cold_from)
         size = min(left, window, subflow.pace.batch, self._limits.frame_small)
         return size - HEADER_SIZE if HEADER_SIZE < size <= self._tokens else 0
 
@@ -195,7 +192,7 @@ class Warmth:
         self._begun.discard(subflow.subflow_id)
         self._tell(SubflowWarm(subflow.subflow_id))
 
-    def _may_begin(self, subflow: Subflow, acked: int) -> bool:
+    def _may_begin(self, subflow: Subflow) -> bool:
         """
         Whether filler may be written to it yet.
 
@@ -203,19 +200,17 @@ class Warmth:
         would be seconds of it, and where packets get lost there is to be little harm done
         before that shows.
         """
-        self._knows = self._knows or acked >= INITIAL_WINDOW
         begun = self._begun
         if subflow.subflow_id in begun:
             return True
         like_it = [s for s in self._padded_with(subflow) if s.subflow_id in begun]
         most = max(1, _MORE * self._opened.get(subflow.path, 0))
-        if sum(s.life.state is State.ACTIVE for s in like_it) >= most:
-            return False
-        begun.add(subflow.subflow_id)
-        return True
+        return sum(s.life.state is State.ACTIVE for s in like_it) < most
 
     def spend(self, subflow: Subflow, size: int) -> None:
         """So many bytes were written to it that carry nothing."""
+        if subflow.subflow_id in self.padding:
+            self._begun.add(subflow.subflow_id)
         self._tokens -= size
         self._filled[subflow.path] = self._filled.get(subflow.path, 0) + size
 

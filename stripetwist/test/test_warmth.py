@@ -26,7 +26,8 @@ class WarmthTests(SynchronousTestCase):
         self.subflow = self.begun(0.04)
 
     def begun(self, rtt: float) -> Subflow:
-        """One more subflow."""
+        """The subflow, as one with such a round trip."""
+        self.warmth.padding.pop(1, None)
         subflow = Subflow(1, LIMITS, 100.0, rtt, Traits(window_decays=True))
         self.warmth.begin(subflow, 100.0)
         return subflow
@@ -34,6 +35,7 @@ class WarmthTests(SynchronousTestCase):
     def pad(self, subflow: Subflow, now: float, count: int = 1) -> int:
         """Pad it as long as there is anything; how much that was."""
         total = 0
+        self.warmth.settle(count, now)
         while size := self.warmth.filler_for(subflow, count, now):
             subflow.ledger.acked = subflow.ledger.written
             out: list[bytes] = []
@@ -55,8 +57,14 @@ class WarmthTests(SynchronousTestCase):
         return many
 
     def begin_on(self, many: list[Subflow]) -> list[Subflow]:
-        """Those of them that get filler now."""
-        return [one for one in many if self.warmth.filler_for(one, 20, 100.1)]
+        """Those of them that get filler now, all of which is still under way."""
+        begun = []
+        for one in many:
+            if size := self.warmth.filler_for(one, 20, 100.1):
+                one.put_filler(size, [], 100.1)
+                self.warmth.spend(one, HEADER_SIZE + size)
+                begun.append(one)
+        return begun
 
     def test_all_of_it_once(self) -> None:
         """As much as its share, and then it is known to be open."""
@@ -134,7 +142,8 @@ class WarmthTests(SynchronousTestCase):
             under_way = self.begin_on(many)
             self.assertEqual(len(under_way), count)
             for subflow in under_way:
-                self.assertGreater(self.pad(subflow, 100.1, 20), 20 * KIB)
+                self.pad(subflow, 100.1, 20)
+                self.assertGreater(subflow.tx.pad, 20 * KIB)
 
     def test_each_path_by_itself(self) -> None:
         """What came through on one says nothing of another, nor of the same when it is back."""
@@ -154,6 +163,7 @@ class WarmthTests(SynchronousTestCase):
         while size := self.warmth.filler_for(self.subflow, 2, 100.1):
             self.subflow.ledger.acked = self.subflow.ledger.written
             self.subflow.put_filler(size, [], 100.1)
+            self.warmth.spend(self.subflow, HEADER_SIZE + size)
         self.warmth.settle(2, 100.1)
         self.assertEqual(sorted(self.warmth.padding), [1, 2])
         self.assertEqual(self.begin_on(other), [])
