@@ -30,12 +30,13 @@ class Flow:
     Bytes that are written at one end at some rate, as far as they go, and read at the other.
 
     @ivar rate: bytes per second.
-    @ivar arrived: how many have.
+    @ivar sent: how many were written.
+    @ivar arrived: how many of them have been read.
     """
 
     def __init__(self, writer: socket.socket, reader: socket.socket) -> None:
         self.rate = 0
-        self.arrived = 0
+        self.sent = self.arrived = 0
         self._writer, self._reader = writer, reader
         for call in (self._write, self._read):
             threading.Thread(target=call, daemon=True).start()
@@ -45,11 +46,14 @@ class Flow:
         while True:
             time.sleep(STEP)
             now = time.monotonic()
-            due, last = min(due + (now - last) * self.rate, self.rate / 4), now
+            # What a busy machine kept us from writing is not made up for in one burst.
+            due, last = min(due + (now - last) * self.rate, self.rate / 20), now
             try:
-                due -= self._writer.send(bytes(int(due))) if due >= 1 else 0
+                sent = self._writer.send(bytes(int(due))) if due >= 1 else 0
             except OSError:
                 return
+            due -= sent
+            self.sent += sent
 
     def _read(self) -> None:
         block = bytearray(1 << 16)
@@ -64,6 +68,13 @@ class Flow:
         before = self.arrived
         time.sleep(seconds)
         return self.arrived - before
+
+    def lag(self, seconds: float) -> float:
+        """After so many seconds, how many seconds' worth of what was written has not arrived."""
+        before = self.sent
+        time.sleep(seconds)
+        assert self.sent - before > 0.5 * seconds * self.rate
+        return (self.sent - self.arrived) / self.rate
 
 
 class Field:
@@ -197,12 +208,12 @@ def test_a_card_comes_and_goes(emulator: Path, tmp_path: Path) -> None:
         flow = made.flow()
         flow.rate = 8 * MEGABIT
         for _ in range(2):
-            assert flow.over(2) > 0.85 * 2 * 8 * MEGABIT
+            assert flow.lag(2) < 0.3
             lab.near.shell(back)
             start, most = time.monotonic(), made.carried(1) + 20_000
             while made.carried(1) < most and time.monotonic() < start + 3:
                 time.sleep(0.02)
             print(f"the card carries {time.monotonic() - start:.2f} s after it appeared")
             assert made.carried(1) >= most
-            assert flow.over(2) > 0.85 * 2 * 8 * MEGABIT
+            assert flow.lag(2) < 0.3
             lab.near.shell(away)

@@ -67,8 +67,9 @@ class MemoryBudget:
 
         A grant cannot be taken back from a stream that has gone idle, so each leaves most of
         what is left to those that come after it (dynamic thresholds, Choudhury and Hahne 1998).
+        Together they grow to half of the limit: what the allocator wastes has to fit in too.
         """
-        return (self.limit * 9 // 16 - self.promised + size) // 4
+        return (self.limit // 2 - self.promised + size) // 4
 
 
 class SendStore:
