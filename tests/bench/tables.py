@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from bench.flows import BIN
 from bench.links import Line
-from bench.stage import Result, Stage
+from bench.stage import LOOK, Result, Stage
 
 KIB, MIB = 1 << 10, 1 << 20
 HOLE = 10.0
@@ -15,6 +15,8 @@ AT_ONCE = 64
 WATCH = 240.0
 DAY = 86400.0
 NEVER = float("inf")
+# How late the first byte may come.
+LATE = 2.0
 # What a datagram of WireGuard's takes.
 SIZE = 1400
 
@@ -65,6 +67,16 @@ def megabits(counts: list[int], start: float, end: float) -> float:
     return sum(part) * 8e-6 / max(BIN, len(part) * BIN)
 
 
+def since_first(
+    counts: list[int], carried: list[list[int]], seconds: float
+) -> tuple[list[int], list[list[int]]]:
+    """The counts of so many seconds since the first byte came, and what links carried then."""
+    first = next((at for at, count in enumerate(counts) if count), 0)
+    look = round(first * BIN / LOOK)
+    looks = [link[look : look + round(seconds / LOOK)] for link in carried]
+    return counts[first : first + round(seconds / BIN)], looks
+
+
 def longest_gap(counts: list[int]) -> float:
     """Seconds in a row without a byte."""
     longest = gap = 0
@@ -80,16 +92,17 @@ def tenths(counts: list[int]) -> list[int]:
 
 
 def measure_bulk(stage: Stage, case: Case) -> Iterator[Result]:
-    """Goodput from the first byte sent: slow start counts."""
+    """Goodput since the first byte came, whoever holds the clock: slow start counts."""
     seconds = stage.settings.seconds
-    result = stage.bulk(case.direction, seconds)
-    goodput = megabits(result["counts"], 0, seconds)
+    result = stage.bulk(case.direction, seconds + LATE)
+    counts, carried = since_first(result["counts"], result["carried"], seconds)
+    goodput = megabits(counts, 0, seconds)
     yield {
         "goodput": goodput,
-        "later": megabits(result["counts"], seconds / 2, seconds),
+        "later": megabits(counts, seconds / 2, seconds),
         "share": 100 * goodput / sum(line.rate for line in case.lines),
-        "series": tenths(result["counts"]),
-        "carried": result["carried"],
+        "series": tenths(counts),
+        "carried": carried,
     }
 
 
