@@ -14,6 +14,8 @@ from support.ports import free_port
 from support.waiting import wait_equal, wait_until
 from support.workshop import Workshop
 
+pytestmark = pytest.mark.demanding
+
 MIB = 1 << 20
 A_SECOND, SECONDS = 100, 3
 MOST_OF_A_KEY = 256

@@ -1,5 +1,6 @@
 """Agents under strain: a reader that stops, and thousands of streams one after another."""
 
+import pytest
 from support import socks
 from support.agents import ABLE, wait_agents
 from support.crowd import crowd
@@ -11,6 +12,8 @@ from support.remains import kept, left_over, most_kept
 from support.targets import Echo
 from support.waiting import wait_equal, wait_still
 from support.workshop import Workshop
+
+pytestmark = pytest.mark.demanding
 
 KIB, MIB = 1 << 10, 1 << 20
 MEMORY = 32 * MIB

@@ -3,6 +3,7 @@
 import socket
 from contextlib import ExitStack
 
+import pytest
 from support import socks
 from support.crowd import crowd
 from support.exchange import Exchange, ask_exchange
@@ -11,6 +12,8 @@ from support.processes import Process
 from support.targets import Hold
 from support.waiting import wait_still
 from support.workshop import Pair, Workshop
+
+pytestmark = pytest.mark.demanding
 
 KIB, MIB = 1 << 10, 1 << 20
 SMALL = 8 * KIB

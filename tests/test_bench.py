@@ -218,7 +218,7 @@ def segment(port: int, size: int) -> bytes:
     return struct.pack("!HHLLBBHHH", port, 9, 1, 1, 5 << 4, 0x10, 1024, 0, 0) + bytes(size)
 
 
-@pytest.mark.alone
+@pytest.mark.demanding
 def test_each_connection_has_its_limit(emulator: Path, labs: list[Lab]) -> None:
     """What two send at once comes at the limit of each, and the payload is counted."""
     lab = lab_with(emulator, labs, Line(50, 500, limit=4))

@@ -3,11 +3,14 @@
 import socket
 import threading
 
+import pytest
 from support import socks
 from support.exchange import Exchange, ask_exchange
 from support.flows import how_it_ends, receive, send
 from support.processes import Process
 from support.workshop import Pair
+
+pytestmark = pytest.mark.demanding
 
 GIB = 1 << 30
 MIB = 1 << 20

@@ -2,12 +2,15 @@
 
 import threading
 
+import pytest
 from support import socks
 from support.exchange import Exchange, ask_exchange
 from support.flows import receive
 from support.narrow import narrow
 from support.waiting import wait_until
 from support.workshop import Workshop
+
+pytestmark = pytest.mark.demanding
 
 SIZE = 60_000_000
 

@@ -3,6 +3,7 @@
 import socket
 import threading
 
+import pytest
 from support import socks
 from support.crowd import crowd
 from support.exchange import Exchange, ask_exchange
@@ -11,6 +12,8 @@ from support.remains import kept, left_over, most_kept
 from support.targets import Echo
 from support.waiting import wait_equal
 from support.workshop import Pair, Workshop
+
+pytestmark = pytest.mark.demanding
 
 KIB, MIB = 1 << 10, 1 << 20
 STREAMS = 1000

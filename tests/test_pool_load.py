@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 
+import pytest
 from support import socks
 from support.agents import wait_agents
 from support.crowd import crowd
@@ -14,6 +15,8 @@ from support.flows import Flow, receive, send
 from support.ports import free_port
 from support.waiting import wait_equal, wait_until
 from support.workshop import Agent, Server, Workshop
+
+pytestmark = pytest.mark.demanding
 
 KIB, MIB = 1 << 10, 1 << 20
 WEIGHTS = {"ant": 1, "bee": 1, "ox": 8}

@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 
+import pytest
 import socks
 from support.associate import Associate
 from support.datagrams import answered, udp_echo, udp_socket
@@ -83,6 +84,9 @@ def is_free(port: int) -> bool:
     return True
 
 
+# Spoiled where the machine stands still for a moment.
+@pytest.mark.demanding
+@pytest.mark.flaky(reruns=2)
 def test_iperf3(workshop: Workshop) -> None:
     """Its control connection over a stream, its datagrams beside it: little is lost."""
     iperf3 = program("iperf3")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import support
 from support import socks
 from support.associate import Associate
@@ -72,6 +73,7 @@ def seconds(proxy: int) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.demanding
 def test_flood(pair: Pair) -> None:
     """
     20,000 a second leave a stream four fifths of its rate; none leaves twice.
