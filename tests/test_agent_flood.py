@@ -10,6 +10,7 @@ from support import socks, wire
 from support.agents import ABLE, attic, key_for, wait_agents
 from support.exchange import Exchange, ask_exchange
 from support.flows import receive
+from support.marks import measures_times
 from support.ports import free_port
 from support.waiting import wait_equal, wait_until
 from support.workshop import Workshop
@@ -31,6 +32,7 @@ def register(port: int, link: wire.Link, instance: bytes) -> bool:
         return any(kind == wire.PONG for kind, _ in peer.frames())
 
 
+@measures_times
 @pytest.mark.parametrize("who", ["one agent", "many agents"])
 def test_a_flood_of_registrations(workshop: Workshop, who: str) -> None:
     """

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from support import socks
 from support.exchange import Exchange, ask_exchange
 from support.flows import receive
+from support.marks import measures_times
 from support.relay import Relay
 from support.transfers import through_relay, transfer, wait_six
 from support.waiting import wait_until
@@ -15,6 +16,7 @@ MIB = 1 << 20
 SECONDS = 60
 
 
+@measures_times
 def test_a_cut_every_second_for_a_minute(workshop: Workshop, relay: Callable[[int], Relay]) -> None:
     """At 20 MB/s: all bytes right, no gap of a second, six subflows within three of each cut."""
     pair, middle = through_relay(workshop, relay)
@@ -56,6 +58,7 @@ def test_a_corrupt_byte_kills_one_subflow(
         wait_six(pair, middle, 3)
 
 
+@measures_times
 def test_a_stalled_subflow_is_passed_by(workshop: Workshop, relay: Callable[[int], Relay]) -> None:
     """One that neither carries nor ends holds up nothing for a second, and is replaced."""
     pair, middle = through_relay(workshop, relay)
@@ -67,6 +70,7 @@ def test_a_stalled_subflow_is_passed_by(workshop: Workshop, relay: Callable[[int
     assert state.down.longest_gap < 1
 
 
+@measures_times
 def test_a_black_hole_is_passed_by(workshop: Workshop, relay: Callable[[int], Relay]) -> None:
     """One that takes everything and delivers nothing loses no byte."""
     pair, middle = through_relay(workshop, relay)

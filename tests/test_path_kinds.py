@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import proxies
+from support.marks import measures_times
 from support.ports import LOOPBACK
 from support.relay import Relay
 from support.transfers import transfer
@@ -81,9 +82,8 @@ def strike(client: Client, path: str, relay: Relay) -> None:
     print(f"{path}: back {time.monotonic() - stalled_at - STALLED:.2f} s after it was stalled")
 
 
-# Spoiled where the machine stands still for a moment.
 @pytest.mark.demanding
-@pytest.mark.flaky(reruns=2)
+@measures_times
 def test_each_in_turn(workshop: Workshop, tmp_path: Path) -> None:
     """Every byte arrives as it was sent; a path that comes back is used within two seconds."""
     server = workshop.server("--allow", "localhost")

@@ -8,6 +8,7 @@ from typing import Any
 from support import socks
 from support.exchange import Exchange, ask_exchange
 from support.flows import receive
+from support.marks import measures_times
 from support.ports import LOOPBACK, free_port
 from support.processes import Process
 from support.relay import Relay
@@ -28,6 +29,7 @@ def paths(process: Process) -> dict[str, dict[str, Any]]:
     return {str(one["path"]): one for one in process.snapshot()["paths"]}
 
 
+@measures_times
 def test_subflows_are_spread_and_one_way_may_go_dark(
     workshop: Workshop, relay: Callable[[int], Relay]
 ) -> None:

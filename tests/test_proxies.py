@@ -14,6 +14,7 @@ from support import proxies, socks
 from support.crooked import Crooked
 from support.exchange import Exchange, ask_exchange
 from support.flows import receive, send
+from support.marks import measures_times
 from support.ports import LOOPBACK, listener
 from support.proxies import PASSWORD, USER, Proxy
 from support.transfers import transfer
@@ -153,6 +154,7 @@ def test_one_that_stays_silent(workshop: Workshop) -> None:
         assert 9 < time.monotonic() - began < 16
 
 
+@measures_times
 @pytest.mark.parametrize("how", [Crooked.resetting, Crooked.flipping])
 def test_one_that_spoils_connections(
     workshop: Workshop, how: Callable[[Crooked], Callable[[int, bytes], bytes | None]]

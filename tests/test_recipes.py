@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.machines import Machine
+from support.marks import measures_times
 from support.places import need_namespaces
 from support.processes import Process
 from support.programs import program
@@ -269,6 +270,7 @@ def test_rsync(ground: Ground) -> None:
         ground.far.run("rm -r copy")
 
 
+@measures_times
 def test_iperf3(ground: Ground) -> None:
     """Datagrams, and the connection that controls them."""
     program("iperf3")

@@ -16,11 +16,11 @@ from bench.flows import dial
 from bench.links import Lab, Line
 from bench.peers import PROXY_PORT, SERVER_PORT
 from support.ends import start_ends
+from support.marks import measures_times
 from support.places import within
 from support.waiting import wait_until
 
-# What it measures is spoiled where the machine stands still for a moment.
-pytestmark = [pytest.mark.demanding, pytest.mark.flaky(reruns=2)]
+pytestmark = [pytest.mark.demanding, measures_times]
 
 TARGET_PORT = 7000
 MEGABIT = 125_000

@@ -9,6 +9,7 @@ from support import socks
 from support.agents import ABLE, attic, wait_agents
 from support.exchange import Exchange, ask_exchange
 from support.flows import how_it_ends, receive, reset, send
+from support.marks import measures_times
 from support.relay import Relay
 from support.targets import AnswerAfterEnd, Banner, Refusing, Reset, Target
 from support.transfers import transfer
@@ -99,6 +100,7 @@ class TestEnds:
                 legs.client.wait_line(f"refused: .*{why}", since=since)
 
 
+@measures_times
 def test_cut_on_both_legs(workshop: Workshop, relay: Callable[[int], Relay]) -> None:
     """Connections die now here, now there, while payload moves: not a byte is wrong."""
     server = workshop.server()

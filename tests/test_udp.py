@@ -8,6 +8,7 @@ import pytest
 import socks
 from support.associate import Associate
 from support.datagrams import answered, udp_echo, udp_socket
+from support.marks import measures_times
 from support.ports import LOOPBACK, free_port, listening
 from support.programs import program
 from support.waiting import wait_until
@@ -84,9 +85,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-# Spoiled where the machine stands still for a moment.
 @pytest.mark.demanding
-@pytest.mark.flaky(reruns=2)
+@measures_times
 def test_iperf3(workshop: Workshop) -> None:
     """Its control connection over a stream, its datagrams beside it: little is lost."""
     iperf3 = program("iperf3")

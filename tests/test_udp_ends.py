@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from support.datagrams import answered, free_udp_port, udp_echo, udp_socket
+from support.marks import measures_times
 from support.ports import LOOPBACK, free_port
 from support.relay import Relay
 from support.waiting import wait_until
@@ -156,9 +157,8 @@ class Numbers:
         self._sender.close()
 
 
-# Spoiled where the machine stands still for a moment.
 @pytest.mark.demanding
-@pytest.mark.flaky(reruns=2)
+@measures_times
 @pytest.mark.parametrize("deed", ["cut_all", "blackhole", "stall"])
 def test_copies(workshop: Workshop, relay: Callable[[int], Relay], deed: str) -> None:
     """Two paths, one of which dies in mid-stream: none is lost, and none comes twice."""

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from bench.datagrams import Arrivals, send
 from support import proxies
+from support.marks import measures_times
 from support.ports import LOOPBACK, free_port
 from support.relay import Relay
 from support.workshop import Client, Workshop
 
-# What it measures is spoiled where the machine stands still for a moment.
-pytestmark = [pytest.mark.demanding, pytest.mark.flaky(reruns=2)]
+pytestmark = [pytest.mark.demanding, measures_times]
 
 SECONDS = 6.0
 # Of a datagram; 50 of them in a second, and 10 Mbit/s.
