@@ -20,7 +20,6 @@ from support.web import CONTENT
 from support.workshop import LOGIN, Client, Pair, Workshop
 
 DESCRIPTORS = 16384
-HERE = Path(__file__).parent
 
 
 def pytest_configure() -> None:
@@ -33,11 +32,10 @@ def pytest_configure() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker has all demanding tests, and begins with them; others keep files together."""
-    items.sort(key=lambda item: not item.get_closest_marker("demanding"))
     for item in items:
         is_demanding = item.get_closest_marker("demanding")
-        group = "demanding" if is_demanding else str(item.path.relative_to(HERE))
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group("demanding" if is_demanding else item.path.name))
+    items.sort(key=lambda item: not item.get_closest_marker("demanding"))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from support.flows import PIECE, how_it_ends, receive, reset, send
 from support.payload import Checker, PayloadError, Source
 from support.ports import LOOPBACK, free_port, listening
 from support.processes import Process
-from support.programs import plain_environment
+from support.programs import plain_environment, run
 from support.relay import NoFaultError, Relay
 from support.targets import AnswerAfterEnd, Banner, Echo, Hold, Refusing, Reset, Silent, Trickle
 from support.waiting import wait_until
@@ -414,3 +414,26 @@ class TestPorts:
         """Another process's listeners are not ours."""
         assert echo.port in listening(os.getpid())
         assert echo.port not in listening(os.getppid())
+
+
+@pytest.mark.parametrize(
+    ("verdict", "runs"),
+    [("in_time(True, 0)", 1), ("in_time(False, 'late')", 3), ("assert 'a byte' == 'wrong'", 1)],
+)
+def test_only_what_is_late_is_measured_again(tmp_path: Path, verdict: str, runs: int) -> None:
+    """What is wrong is wrong at the first time."""
+    count = tmp_path / "count"
+    (tmp_path / "test_it.py").write_text(f"""\
+from support.timing import in_time, measures_times
+
+@measures_times
+def test_it():
+    with open({str(count)!r}, "a") as count:
+        count.write(".")
+    {verdict}
+""")
+    (tmp_path / "pytest.ini").touch()
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = run(words, tmp_path, PYTHONPATH=str(Path(__file__).parent))
+    assert count.read_text() == "." * runs, done.stdout.decode()
+    assert (done.returncode == 0) == ("True" in verdict)

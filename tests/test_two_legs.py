@@ -9,9 +9,9 @@ from support import socks
 from support.agents import ABLE, attic, wait_agents
 from support.exchange import Exchange, ask_exchange
 from support.flows import how_it_ends, receive, reset, send
-from support.marks import measures_times
 from support.relay import Relay
 from support.targets import AnswerAfterEnd, Banner, Refusing, Reset, Target
+from support.timing import in_time, measures_times
 from support.transfers import transfer
 from support.waiting import wait_until
 from support.workshop import Agent, Client, Pair, Server, Workshop
@@ -118,5 +118,5 @@ def test_cut_on_both_legs(workshop: Workshop, relay: Callable[[int], Relay]) -> 
         wait_until(lambda: len(behind.alive) == 2, 5, "them all", every=0.01)
         behind.cut_all()
     assert (behind.cuts, desk.cuts) == (8, 6)
-    assert state.down.longest_gap < 2, state.down
+    in_time(state.down.longest_gap < 2, state.down)
     agent.wait_streams(0)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 from support.datagrams import answered, free_udp_port, udp_echo, udp_socket
-from support.marks import measures_times
 from support.ports import LOOPBACK, free_port
 from support.relay import Relay
+from support.timing import in_time, measures_times
 from support.waiting import wait_until
 from support.workshop import Server, Workshop, hang_up
 
@@ -181,7 +181,10 @@ def test_copies(workshop: Workshop, relay: Callable[[int], Relay], deed: str) ->
                 getattr(ways[0], deed)(link)
         ways[0].refuse()
         numbers.join()
-    assert sorted(numbers.arrived) == list(range(600))
+    assert len(set(numbers.arrived)) == len(numbers.arrived)
+    # What comes too late to be of use is dropped.
+    missing = set(range(600)) - set(numbers.arrived)
+    in_time(not missing, missing)
 
 
 def test_drained(workshop: Workshop) -> None:

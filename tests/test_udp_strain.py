@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import support
-from bench.usage import cpu_seconds
 from support import socks
 from support.associate import Associate
 from support.datagrams import free_udp_port, udp_echo, udp_socket
@@ -79,33 +78,27 @@ def test_flood(pair: Pair) -> None:
     """
     20,000 a second leave a stream four fifths of its rate; none leaves twice.
 
-    Where that is all that a processor can do, they leave it two fifths.  The best of three
-    counts: other programs on this machine take from both.
+    The best of five counts: other programs on this machine take from both.
     """
-    proxy, kept, least_busy = pair.client.proxy, 0.0, 1.0
+    proxy, kept = pair.client.proxy, 0.0
     counts: list[int] = []
     with udp_socket() as target:
-        for _ in range(3):
+        for _ in range(5):
             quiet = seconds(proxy)
             began = time.monotonic()
             before = pair.server.snapshot()["counters"]["udp_sent"]
             with flood(proxy, target.getsockname()[1], counts):
                 time.sleep(0.5)
-                used = [cpu_seconds([process.pid]) for process in pair]
                 loud = seconds(proxy)
-                used = [cpu_seconds([p.pid]) - was for p, was in zip(pair, used, strict=True)]
             took = time.monotonic() - began
-            busy = max(used) / loud
             left = pair.server.snapshot()["counters"]["udp_sent"] - before
             print(f"{counts[-1] / took:.0f} a second sent, {left / took:.0f} left", end="; ")
-            print(f"a stream took {quiet:.2f} s, beside the flood {loud:.2f} s", end="; ")
-            print(f"a process was busy {busy:.0%} of that")
+            print(f"a stream took {quiet:.2f} s, beside the flood {loud:.2f} s")
             assert 0 < left <= counts[-1]
             kept = max(kept, quiet / loud)
-            least_busy = min(least_busy, busy)
             if kept >= 0.8:
                 return
-    assert least_busy > 0.8 and kept >= 0.4, f"a stream kept {kept:.2f} of its rate"
+    raise AssertionError(f"a stream kept {kept:.2f} of its rate")
 
 
 def test_amplifier(workshop: Workshop) -> None:
