@@ -128,7 +128,8 @@ class Pace:
             return False
         # What is known of a long way is old: its window may have doubled since, and again.
         least = max(_DEEP, 3 * (self._rtt.minimum or 0.0))
-        return self.queued_for(self.batch) > least
+        # Behind a lost packet as much is in flight, and nothing is in its way.
+        return self.queued_for(self.batch) > least and self._rtt.is_queued
 
     def arrival(self, size: float) -> float:
         """Seconds until so many bytes written now would have arrived, as far as can be told."""

@@ -1,6 +1,9 @@
 """How long a round trip takes on one subflow."""
 
 _BUCKET = 5.0
+# A queue has formed when round trips take this much longer than the least of late.
+_QUEUE_FACTOR = 1.25
+_QUEUE_TIME = 0.005
 
 
 class RttEstimator:
@@ -51,3 +54,10 @@ class RttEstimator:
         else:
             self._current = min(self._current, rtt)
         self.minimum = min(self._previous, self._current)
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether packets wait on the way: none of late has come as soon as it might have."""
+        if self.minimum is None:
+            return False
+        return min(self.last) > _QUEUE_FACTOR * self.minimum + _QUEUE_TIME

@@ -26,6 +26,15 @@ class RttEstimatorTests(SynchronousTestCase):
             self.rtt.sample(rtt, float(second))
         self.assertEqual(self.rtt.last, (0.2, 0.3, 0.2))
 
+    def test_a_queue(self) -> None:
+        """Where none of the last three was as quick as one of late."""
+        self.assertFalse(self.rtt.is_queued)
+        for second, (rtt, is_queued) in enumerate(
+            ((0.1, False), (0.2, False), (0.2, False), (0.2, True), (0.13, False), (0.14, False))
+        ):
+            self.rtt.sample(rtt, second / 10)
+            self.assertEqual(self.rtt.is_queued, is_queued, second)
+
     def test_smoothing_follows_the_rfc(self) -> None:
         """First sample R: R and R/2; then gains of 1/8 and 1/4, the variation first."""
         self.rtt.sample(0.1, 0.0)

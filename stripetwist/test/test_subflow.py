@@ -404,15 +404,36 @@ class SubflowsTests(SynchronousTestCase):
         for subflow in self.three:
             subflow.pace.rate = 1e6
         slow = self.three[2]
+        self.come_late(slow)
         for size, takes in ((200_000, True), (200_000, False)):
             slow.wrote(size, None, 100.0)
             self.assertEqual(self.subflows.takes_new(slow), takes)
         self.assertTrue(self.subflows.takes_new(self.three[0]))
         for subflow in self.three[:2]:
+            self.come_late(subflow)
             subflow.wrote(400_000, None, 100.0)
         self.assertTrue(self.subflows.takes_new(slow))
         slow.acked(400_000, None, 101.0)
         self.assertTrue(self.subflows.takes_new(slow))
+
+    def come_late(self, subflow: Subflow) -> None:
+        """What was written of late came through a queue."""
+        least = subflow.rtt.minimum or 0.0
+        for _ in range(3):
+            subflow.rtt.sample(1.5 * least + 0.005, 100.0)
+
+    def test_much_is_in_flight_behind_a_lost_packet(self) -> None:
+        """Or in a window that has grown since it was measured: nothing waits, nothing is late."""
+        subflow = self.three[2]
+        for other in self.three:
+            other.pace.rate = 1e6
+        subflow.wrote(400_000, None, 100.0)
+        self.assertTrue(self.subflows.takes_new(subflow))
+        self.come_late(subflow)
+        self.assertFalse(self.subflows.takes_new(subflow))
+        # One answer in time, and there was no queue.
+        subflow.rtt.sample(subflow.rtt.minimum or 0.0, 100.0)
+        self.assertTrue(self.subflows.takes_new(subflow))
 
     def test_the_quickest_is_asked_first(self) -> None:
         """Control has no time to lose."""
