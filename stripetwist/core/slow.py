@@ -31,7 +31,7 @@ class Stage(Enum):
     ALL = "all carry, and are measured"
     ONE = "one carries alone, and is measured"
     SOLE = "one does as well as all"
-    SEVERAL = "all do better than one"
+    SEVERAL = "all do better than one, as far as could be found out"
 
 
 @dataclass(slots=True)
@@ -119,7 +119,19 @@ class SlowPaths:
     def look(self, now: float) -> None:
         """See what is known for too long."""
         for path in [path for path, trial in self.paths.items() if now >= trial.until]:
+            self._expire(path, now)
+
+    def _expire(self, path: int, now: float) -> None:
+        """Begin anew; but where nothing came of a trial, only after all have carried for long."""
+        trial = self.paths[path]
+        if trial.stage is Stage.SOLE or trial.stage is Stage.SEVERAL:
             self._end(path)
+        else:
+            self._let_all_carry(trial, now + self._limits.slow_for)
+
+    def _let_all_carry(self, trial: Trial, until: float) -> None:
+        trial.stage, trial.until, trial.since = Stage.SEVERAL, until, None
+        self._set_patience()
 
     def _end(self, path: int) -> None:
         if self.paths.pop(path, None) is not None:
@@ -152,8 +164,10 @@ class SlowPaths:
             return
         is_known = trial.stage is Stage.SOLE or trial.stage is Stage.SEVERAL
         is_wide = is_known and subflow.pace.rate >= 2 * self._limits.slow_below
-        if is_wide or now >= trial.until:
+        if is_wide:
             self._end(path)
+        elif now >= trial.until:
+            self._expire(path, now)
         elif not is_known:
             self._measure(path, is_busy, now)
 
@@ -188,8 +202,7 @@ class SlowPaths:
         elif rate >= _AS_WELL * trial.base:
             trial.stage, trial.until = Stage.SOLE, now + limits.slow_for
         else:
-            trial.stage, trial.until = Stage.SEVERAL, now + 2 * limits.slow_for
-            self._set_patience()
+            self._let_all_carry(trial, now + 2 * limits.slow_for)
         trial.since = None
 
     def is_full(self, subflow: Subflow) -> bool:

@@ -239,8 +239,22 @@ class TrialTests(SlowCase):
         self.slow.look(self.now + LIMITS.slow_trial - 5)
         self.assertIs(self.stage(), Stage.ALL)
         self.slow.look(self.now + LIMITS.slow_trial)
+        self.assertIs(self.stage(), Stage.SEVERAL)
+        self.assertEqual((self.patient(), self.resting()), ([False] * 4, []))
+
+    def test_no_trial_soon_after_one_that_came_to_nothing(self) -> None:
+        """Bursts too short to be measured would have one carry them all for ever."""
+        self.to_one()
+        self.alive[1].pace.rate = 2000.0
+        end = self.now + LIMITS.slow_trial
+        self.slow.delivered(self.alive[1], True, end)
+        self.assertIs(self.stage(), Stage.SEVERAL)
+        self.assertFalse(self.slow.is_in_question(self.alive[1]))
+        self.slow.look(end + LIMITS.slow_for - 1)
+        self.assertIs(self.stage(), Stage.SEVERAL)
+        self.slow.look(end + LIMITS.slow_for)
         self.assertIs(self.stage(), None)
-        self.assertEqual(self.patient(), [False] * 4)
+        self.assertTrue(self.slow.is_in_question(self.alive[1]))
 
     def test_begins_again_with_another(self) -> None:
         """What a subflow had delivered goes with it."""
