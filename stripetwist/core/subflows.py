@@ -96,7 +96,7 @@ class Subflows:
         self._quick_ones.clear()
         self._find_shortest()
         self.healthy.discard(subflow_id)
-        self._warmth.padding.pop(subflow_id, None)
+        self._warmth.lost(subflow)
         if all(other.path != subflow.path for other in self.alive.values()):
             self.paths.forget(subflow.path)
             self._warmth.forget(subflow.path)
@@ -147,7 +147,7 @@ class Subflows:
         self.alive.clear()
         self.healthy.clear()
         self._dead.clear()
-        self._warmth.padding.clear()
+        self._warmth.clear()
 
     def state_changed(self, subflow: Subflow) -> None:
         """Its state may have changed with a sign of life."""

@@ -10,21 +10,39 @@ from stripetwist.core.liveness import State
 from stripetwist.core.pace import INITIAL_WINDOW
 from stripetwist.core.subflow import Subflow
 
-# A queue has formed when round trips take this much longer than the least of late; a single
-# one has to take longer for that.
-_QUEUE_FACTOR = 1.25
-_QUEUE_TIME = 0.005
+# A single round trip says that a queue has formed when it takes this much longer than the least.
 _LONG_FACTOR = 2.0
 _LONG_TIME = 0.05
 # An idle connection may send as much at once as a new one anyway (RFC 5681, section 4.1).
 _WORTH_HOLDING = 2 * INITIAL_WINDOW
-# Where the first packet gets lost among so many, in bytes, one in some hundreds is.
+# Where 300 packets have arrived before the first that did not, that one found a queue full.
 _CLEAN = 30 * INITIAL_WINDOW
 # Less than this within so many seconds is no use that new windows would matter for.
 _LITTLE = 8 * INITIAL_WINDOW
 _LATELY = 1.0
 # On a path at most so many times as many windows are being opened as have been.
-_MORE = 3
+_TIMES_AS_MANY = 3
+
+
+class _Opening:
+    """
+    How far the windows of one path are opened, from its first subflow to its last.
+
+    @ivar begun: those that have had filler and are to get more, by id.
+    @ivar opened: how many have had all of their part.
+    @ivar arrived: bytes that have come through on those.
+    @ivar filler: bytes of it written to any of them.
+    @ivar is_wide: whether more fits onto the path than a new connection sends at first.
+    """
+
+    __slots__ = ("arrived", "begun", "filler", "is_wide", "opened")
+
+    def __init__(self) -> None:
+        self.begun: dict[int, Subflow] = {}
+        self.opened = 0
+        self.arrived = 0
+        self.filler = 0
+        self.is_wide = False
 
 
 class Warmth:
@@ -51,14 +69,11 @@ class Warmth:
         self._seen = 0
         self._tokens = float(limits.pad_burst)
         self._counted_at = now
-        self._begun: set[int] = set()
-        self._opened: dict[int, int] = {}
         self._mark = now, 0
         self._lately = 0
-        self._knows = False
-        # Until when, by path; and how much filler went onto it before.
+        # By path; of the lossy ones until when they are taken for that.
+        self._openings: dict[int, _Opening] = {}
         self._lossy: dict[int, float] = {}
-        self._filled: dict[int, int] = {}
         self.padding: dict[int, Subflow] = {}
         # Where there is to be no padding nobody need look whether it is time for it.
         self.until = now + limits.warm_hold if limits.prewarm else NEVER
@@ -81,9 +96,8 @@ class Warmth:
         self._seen = moved
         self.until = now + self._limits.warm_hold
         if was_cold:
-            self._knows = False
-            self._begun.clear()
-            self._opened.clear()
+            for subflow in list(self.padding.values()):
+                self._end(subflow)
             for subflow in alive.values():
                 self.begin(subflow, now)
 
@@ -96,7 +110,11 @@ class Warmth:
 
         @param moved: as for L{watch}.
         """
-        if self._lately + moved - self._mark[1] < _LITTLE:
+        since, before = self._mark
+        # Nobody may have looked for long.
+        spans = (now - since) / _LATELY
+        lately = (moved - before) / max(1.0, spans) + (self._lately if spans < 2 else 0)
+        if lately < _LITTLE:
             self.begin(subflow, now)
 
     def begin(self, subflow: Subflow, now: float) -> None:
@@ -104,8 +122,7 @@ class Warmth:
         subflow.pace.begin_cold()
         may = self._limits.prewarm and not self._is_lossy(subflow, now)
         if may and subflow.is_kept_warm and subflow.subflow_id not in self.padding:
-            if not self._padded_with(subflow):
-                self._filled[subflow.path] = 0
+            self._openings.setdefault(subflow.path, _Opening())
             self.padding[subflow.subflow_id] = subflow
             # bbr, which keeps its window idle, keeps it whatever gets lost.
             if subflow.window_decays:
@@ -124,16 +141,32 @@ class Warmth:
         Nor hold any open: each small frame that is lost would halve one.  What is lost after
         many that were not found a queue full, and says nothing of the path.
         """
-        if self._filled.get(subflow.path, 0) > _CLEAN:
-            return
+        padded = self._padded_with(subflow)
+        if (opening := self._openings.get(subflow.path)) is not None:
+            arrived = opening.arrived + sum(map(_arrived, padded))
+            if min(arrived, opening.filler) > _CLEAN:
+                return
         self._lossy[subflow.path] = now + self._limits.lossy_for
-        for other in self._padded_with(subflow):
+        for other in padded:
             self._end(other)
+
+    def lost(self, subflow: Subflow) -> None:
+        """A subflow is gone."""
+        if self.padding.pop(subflow.subflow_id, None) is None:
+            return
+        if self._padded_with(subflow):
+            self._openings[subflow.path].begun.pop(subflow.subflow_id, None)
+        else:
+            del self._openings[subflow.path]
 
     def forget(self, path: int) -> None:
         """There is no subflow on a path any more."""
-        for known in (self._lossy, self._filled, self._opened):
-            known.pop(path, None)
+        self._lossy.pop(path, None)
+
+    def clear(self) -> None:
+        """The session is over."""
+        self.padding.clear()
+        self._openings.clear()
 
     # ---- what is written
 
@@ -144,16 +177,27 @@ class Warmth:
         @param count: how many subflows share what the session may open.
         """
         for subflow in list(self.padding.values()):
-            if subflow.subflow_id in self.padding and self._is_over(subflow, count, now):
-                self._leave(subflow)
+            if subflow.subflow_id in self.padding:
+                self._settle_one(subflow, self._limits.prewarm // count, now)
 
-    def _is_over(self, subflow: Subflow, count: int, now: float) -> bool:
-        if subflow.life.state is not State.ACTIVE:
-            return False
+    def _settle_one(self, subflow: Subflow, share: int, now: float) -> None:
+        state, is_late = subflow.life.state, now >= self.until
+        if state is State.SUSPECT and not is_late:
+            return
+        opening = self._openings[subflow.path]
         # What is under way may yet get lost.
-        arrived = subflow.ledger.acked - subflow.pace.cold_from
-        is_full = arrived + HEADER_SIZE >= self._limits.prewarm // count
-        return is_full or now >= self.until or subflow.pace.is_near or _queues(subflow)
+        arrived = _arrived(subflow)
+        opening.is_wide = opening.is_wide or arrived >= INITIAL_WINDOW
+        if arrived + HEADER_SIZE >= share:
+            opening.opened += 1
+            opening.arrived += arrived
+            self._end(subflow)
+        elif _queues(subflow):
+            # A line that the first has filled has no room for the others.
+            for other in [subflow] if opening.is_wide else self._padded_with(subflow):
+                self._end(other)
+        elif is_late or state is State.DRAINING or subflow.pace.is_near:
+            self._end(subflow)
 
     def filler_for(self, subflow: Subflow, count: int, now: float) -> int:
         """
@@ -166,30 +210,16 @@ class Warmth:
         if subflow.subflow_id not in self.padding or subflow.life.state is not State.ACTIVE:
             return 0
         self._earn(0.0, now)
-        ledger = subflow.ledger
-        acked = max(0, ledger.acked - subflow.pace.cold_from)
-        self._knows = self._knows or acked >= INITIAL_WINDOW
         if not self._may_begin(subflow):
             return 0
-        window = INITIAL_WINDOW + acked - ledger.in_flight
+        ledger = subflow.ledger
+        window = INITIAL_WINDOW + _arrived(subflow) - ledger.in_flight
         left = self._limits.prewarm // count - (ledger.written - subflow.pace.cold_from)
         size = min(left, window, subflow.pace.batch, self._limits.frame_small)
         return size - HEADER_SIZE if HEADER_SIZE < size <= self._tokens else 0
 
-    def _leave(self, subflow: Subflow) -> None:
-        """Its window is as open as it is to be; before others have begun, theirs as well."""
-        path = subflow.path
-        if subflow.subflow_id in self._begun:
-            self._opened[path] = self._opened.get(path, 0) + 1
-        least = subflow.rtt.minimum or 0.0
-        for other in list(self.padding.values()):
-            like = not self._knows and _queues(subflow) and (other.rtt.minimum or 0.0) > least / 2
-            if other is subflow or like:
-                self._end(other)
-
     def _end(self, subflow: Subflow) -> None:
-        del self.padding[subflow.subflow_id]
-        self._begun.discard(subflow.subflow_id)
+        self.lost(subflow)
         self._tell(SubflowWarm(subflow.subflow_id))
 
     def _may_begin(self, subflow: Subflow) -> bool:
@@ -200,19 +230,19 @@ class Warmth:
         would be seconds of it, and where packets get lost there is to be little harm done
         before that shows.
         """
-        begun = self._begun
-        if subflow.subflow_id in begun:
+        opening = self._openings[subflow.path]
+        if subflow.subflow_id in opening.begun:
             return True
-        like_it = [s for s in self._padded_with(subflow) if s.subflow_id in begun]
-        most = max(1, _MORE * self._opened.get(subflow.path, 0))
-        return sum(s.life.state is State.ACTIVE for s in like_it) < most
+        able = sum(one.life.state is State.ACTIVE for one in opening.begun.values())
+        return able < max(1, _TIMES_AS_MANY * opening.opened)
 
     def spend(self, subflow: Subflow, size: int) -> None:
         """So many bytes were written to it that carry nothing."""
         if subflow.subflow_id in self.padding:
-            self._begun.add(subflow.subflow_id)
+            opening = self._openings[subflow.path]
+            opening.begun[subflow.subflow_id] = subflow
+            opening.filler += size
         self._tokens -= size
-        self._filled[subflow.path] = self._filled.get(subflow.path, 0) + size
 
     def tick_at(self, subflow: Subflow) -> float:
         """When a subflow that is idle is to get a small frame; never if that is no use."""
@@ -238,6 +268,11 @@ class Warmth:
         self._tokens = min(limits.pad_burst, self._tokens + tokens)
 
 
+def _arrived(subflow: Subflow) -> int:
+    """Bytes that have come through on it since its window was small."""
+    return max(0, subflow.ledger.acked - subflow.pace.cold_from)
+
+
 def _queues(subflow: Subflow) -> bool:
     """
     Whether its round trips take longer than they need to: the path is full.
@@ -247,5 +282,4 @@ def _queues(subflow: Subflow) -> bool:
     rtt = subflow.rtt
     if rtt.minimum is None:
         return False
-    is_long = min(rtt.last) > _QUEUE_FACTOR * rtt.minimum + _QUEUE_TIME
-    return is_long or rtt.last[-1] > _LONG_FACTOR * rtt.minimum + _LONG_TIME
+    return rtt.is_queued or rtt.last[-1] > _LONG_FACTOR * rtt.minimum + _LONG_TIME

@@ -7,6 +7,7 @@ from stripetwist.core.config import KIB, MIB, Limits
 from stripetwist.core.events import SubflowCold, SubflowWarm
 from stripetwist.core.frames import HEADER_SIZE
 from stripetwist.core.liveness import State
+from stripetwist.core.path import PathInfo
 from stripetwist.core.subflow import Subflow
 from stripetwist.core.traits import Traits
 from stripetwist.core.warmth import Warmth
@@ -27,7 +28,8 @@ class WarmthTests(SynchronousTestCase):
 
     def begun(self, rtt: float) -> Subflow:
         """The subflow, as one with such a round trip."""
-        self.warmth.padding.pop(1, None)
+        if (before := self.warmth.padding.get(1)) is not None:
+            self.warmth.lost(before)
         subflow = Subflow(1, LIMITS, 100.0, rtt, Traits(window_decays=True))
         self.warmth.begin(subflow, 100.0)
         return subflow
@@ -46,11 +48,11 @@ class WarmthTests(SynchronousTestCase):
         self.warmth.settle(count, now)
         return total
 
-    def more(self, first: int, count: int, path: int = 0) -> list[Subflow]:
+    def more(self, first: int, count: int, path: int = 0, rtt: float = 0.04) -> list[Subflow]:
         """So many subflows beside the first one."""
         many = []
         for number in range(first, first + count):
-            one = Subflow(number, LIMITS, 100.0, 0.04, Traits(window_decays=True))
+            one = Subflow(number, LIMITS, 100.0, rtt, Traits(window_decays=True))
             one.path = path
             self.warmth.begin(one, 100.0)
             many.append(one)
@@ -124,9 +126,10 @@ class WarmthTests(SynchronousTestCase):
         self.warmth.begin(later, 100.1)
         self.assertEqual(self.warmth.padding, {3: elsewhere})
         self.assertEqual(self.told, [SubflowWarm(1), SubflowWarm(2)])
-        self.warmth.watch(1, {1: self.subflow, 4: later}, 250.0)
+        alive = {1: self.subflow, 3: elsewhere, 4: later}
+        self.warmth.watch(1, alive, 250.0)
         self.assertEqual(sorted(self.warmth.padding), [3])
-        self.warmth.watch(2, {1: self.subflow, 4: later}, 100.0 + LIMITS.lossy_for)
+        self.warmth.watch(2, alive, 100.0 + LIMITS.lossy_for)
         self.assertEqual(sorted(self.warmth.padding), [1, 3, 4])
 
     def test_a_path_that_is_gone_is_forgotten(self) -> None:
@@ -153,7 +156,7 @@ class WarmthTests(SynchronousTestCase):
         self.assertEqual(self.begin_on(others), others[:1])
         self.assertEqual(self.begin_on(mine), mine[1:4])
         for subflow in mine:
-            self.warmth.padding.pop(subflow.subflow_id, None)
+            self.warmth.lost(subflow)
         self.warmth.forget(0)
         self.assertEqual(len(self.begin_on(self.more(21, 9))), 1)
 
@@ -171,6 +174,70 @@ class WarmthTests(SynchronousTestCase):
         self.warmth.settle(2, 100.1)
         self.assertEqual(sorted(self.warmth.padding), [2])
         self.assertEqual(self.begin_on(other), other)
+
+    def test_a_full_line_says_nothing_of_another(self) -> None:
+        """Although that is longer: only those of its own have no room."""
+        mine, others = [self.subflow, *self.more(2, 2)], self.more(11, 2, path=1, rtt=0.3)
+        self.assertEqual(self.begin_on(mine), mine[:1])
+        self.subflow.rtt.sample(0.3, 100.2)
+        self.warmth.settle(5, 100.2)
+        self.assertEqual(list(self.warmth.padding.values()), others)
+        # What the other one takes does not make this one wide.
+        self.pad(others[0], 100.3, 20)
+        first, (beside,) = self.begun(0.04), self.more(21, 1)
+        first.rtt.sample(0.3, 100.4)
+        self.warmth.settle(5, 100.4)
+        self.assertNotIn(beside, self.warmth.padding.values())
+
+    def test_a_queue_is_no_open_window(self) -> None:
+        """Where the path is wide, another takes the place of one whose path was full just then."""
+        many = [self.subflow, *self.more(2, 9)]
+        for _ in range(2):
+            self.assertEqual(self.begin_on(many), many[:1])
+            self.subflow.ledger.acked = self.subflow.ledger.written
+        for _ in range(3):
+            self.subflow.rtt.sample(0.3, 100.2)
+        self.warmth.settle(10, 100.2)
+        self.assertEqual(sorted(self.warmth.padding), list(range(2, 11)))
+        self.assertEqual(self.begin_on(many[1:]), many[1:2])
+
+    def test_what_is_gone_is_forgotten(self) -> None:
+        """However many come and go while they are padded."""
+        self.more(2, 1)
+        for number in range(3, 300):
+            (one,) = self.more(number, 1)
+            self.warmth.spend(one, 1000)
+            self.warmth.lost(one)
+        self.assertEqual(len(self.warmth._openings[0].begun), 0)
+        self.warmth.lost(self.subflow)
+        self.warmth.lost(self.warmth.padding[2])
+        self.assertEqual((self.warmth.padding, self.warmth._openings), ({}, {}))
+
+    def test_not_where_it_is_to_be_closed(self) -> None:
+        """Nothing is to go there any more; nor once it is cold, whatever its state."""
+        self.subflow.life.drain()
+        self.warmth.settle(1, 100.2)
+        self.assertEqual(self.warmth.padding, {})
+        doubtful = self.begun(0.04)
+        doubtful.life.state = State.SUSPECT
+        self.warmth.settle(1, 160.0 - 1e-3)
+        self.assertEqual(sorted(self.warmth.padding), [1])
+        self.warmth.settle(1, 160.0)
+        self.assertEqual(self.warmth.padding, {})
+
+    def test_what_moved_long_ago_is_no_use(self) -> None:
+        """Of one that joins when nobody has looked for long; nor is little a second."""
+        for ago, begins in ((0.5, False), (1.9, False), (2.1, True), (20.0, True)):
+            warmth = Warmth(LIMITS, 100.0, self.told.append)
+            warmth.watch(MIB, {}, 110.0)
+            subflow = Subflow(1, LIMITS, 100.0, 0.04)
+            warmth.joined(subflow, MIB, 110.0 + ago)
+            self.assertEqual(bool(warmth.padding), begins, ago)
+        for ago, begins in ((1.0, False), (5.0, False), (23.0, True)):
+            warmth = Warmth(LIMITS, 100.0, self.told.append)
+            warmth.watch(1, {}, 110.0)
+            warmth.joined(Subflow(1, LIMITS, 100.0, 0.04), MIB, 110.0 + ago)
+            self.assertEqual(bool(warmth.padding), begins, ago)
 
     def test_not_while_it_is_in_doubt(self) -> None:
         """But afterwards."""
@@ -242,14 +309,22 @@ class WarmthTests(SynchronousTestCase):
 
     def test_a_full_queue_is_no_loss(self) -> None:
         """Where hundreds of packets have arrived before the first that did not."""
-        self.pad(self.subflow, 100.1)
-        self.warmth.begin(self.subflow, 100.2)
-        for number in (2, 3):
-            beside = Subflow(number, LIMITS, 100.0, 0.04)
-            self.warmth.begin(beside, 100.2)
-        self.warmth.spend(beside, 440 * KIB)
+        second, third = self.more(2, 2)
+        self.pad(self.subflow, 100.1, 2)
+        second.wrote(200 * KIB, None, 100.2)
+        self.warmth.spend(second, 200 * KIB)
+        self.assertEqual(sorted(self.warmth.padding), [2, 3])
+        second.ledger.acked = second.ledger.written
+        self.warmth.lost_packets(third, 100.2)
+        self.assertEqual(sorted(self.warmth.padding), [2, 3])
+
+    def test_what_never_arrived_is_no_proof(self) -> None:
+        """However much filler was written."""
+        self.more(2, 2)
+        self.subflow.wrote(480 * KIB, None, 100.1)
+        self.warmth.spend(self.subflow, 480 * KIB)
         self.warmth.lost_packets(self.subflow, 100.2)
-        self.assertEqual(sorted(self.warmth.padding), [1, 2, 3])
+        self.assertEqual(self.warmth.padding, {})
 
     def test_filler_of_before_is_no_proof(self) -> None:
         """Counted anew once all of a path have had theirs."""
@@ -367,9 +442,17 @@ class PaddedSessionTests(EngineCase):
     def test_another_path_is_padded_all_the_same(self) -> None:
         """One that is slow and long says nothing of one that is neither."""
         pair = Pair(LIMITS)
-        pair.add_many(2, 20e3, 0.2)
-        pair.add_many(2, 2e6, 0.02)
+        for rate, delay, number in ((20e3, 0.2, 0), (2e6, 0.02, 1)) * 2:
+            pair.add(rate, delay, path=PathInfo(number))
         pair.run(2)
+        self.assertGreater(self.dummy(pair)[0], 200 * KIB)
+
+    def test_nor_does_one_that_is_slow_and_short(self) -> None:
+        """Whichever of the two is found to be full first."""
+        pair = Pair(LIMITS)
+        for rate, delay, number in ((20e3, 0.02, 0), (2e6, 0.2, 1)) * 2:
+            pair.add(rate, delay, path=PathInfo(number))
+        pair.run(4)
         self.assertGreater(self.dummy(pair)[0], 200 * KIB)
 
     def test_once_more_after_a_pause(self) -> None:
