@@ -21,6 +21,8 @@ from stripetwist.core.warmth import Warmth
 
 # Less room than this in a batch is not worth a frame.
 _CRUMB = 4 * HEADER_SIZE
+# More than a page; whoever grants less than this has no memory for more.
+_MUCH = 256 * 1024
 
 
 class Session:
@@ -350,6 +352,11 @@ class Session:
         @return: how many more may follow at once; after 0 wait for C{StreamWritable}.
         """
         return self._streams.write(stream_id, data)
+
+    @property
+    def has_much(self) -> bool:
+        """Whether much waits that the peer would take."""
+        return self._outbox.has_much(_MUCH)
 
     def room_left(self, stream_id: int) -> int:
         """How many bytes may be written now."""

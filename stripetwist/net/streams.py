@@ -44,12 +44,13 @@ class SessionStreams:
         clock: IReactorTime,
         limits: Limits,
         turn: Callable[[], None],
-        full: Callable[[], None],
+        much_to_send: Callable[[], None],
         label: str,
     ) -> None:
         """
         @param turn: something may be to be sent.
-        @param full: a stream has more to send than its session takes.
+        @param much_to_send: called with each write that leaves no room, where that is for
+            what the peer would take and not for what it would not.
         """
         self.label = label
         self.held, self.opening = Tally(), Tally()
@@ -59,7 +60,7 @@ class SessionStreams:
         self._session = session
         self._piece = limits.batch_most
         self._turn = turn
-        self._full = full
+        self._much_to_send = much_to_send
         self._transports: dict[int, StreamTransport] = {}
         self._opening: dict[int, Deferred[ITransport]] = {}
         self._serving: Serving | None = None
@@ -138,8 +139,8 @@ class SessionStreams:
     def write(self, stream_id: int, data: bytes) -> int:
         """See L{StreamOwner.write<stripetwist.net.transport.StreamOwner.write>}."""
         room = self._session.write(stream_id, data)
-        if not room:
-            self._full()
+        if not room and self._session.has_much:
+            self._much_to_send()
         self._turn()
         return room
 

@@ -24,25 +24,25 @@ class Windows:
     def __init__(self, session: Session, connections: Mapping[int, Windowed]) -> None:
         self._session = session
         self._connections = connections
-        # What they had lost before.
-        self._lost: dict[int, int] = {}
+        self._lost_before: dict[int, int] = {}
         self._has_much = False
 
     def happened(self, event: events.SubflowCold | events.SubflowWarm) -> None:
-        """One is to get filler, or has had it."""
+        """One is to get filler; or has had it, and its whole window may leave at once."""
         subflow_id = event.subflow_id
         connection = self._connections.get(subflow_id)
         if connection is None:
             return
         if isinstance(event, events.SubflowCold):
-            self._lost[subflow_id] = connection.retransmitted
+            self._lost_before[subflow_id] = connection.retransmitted
         else:
             self.forget(subflow_id)
-            self._smooth(connection)
+            # All of them at once overflow a short queue.
+            connection.smooth()
 
     def much_to_send(self) -> None:
         """
-        A stream has more to send than is taken of it at once: have the kernel spread it.
+        There is more to send than windows hold: have the kernel spread it.
 
         From now on, since the kernel knows no way back.
         What leaves in lumps makes a queue where there is room, which cubic takes for the end
@@ -61,24 +61,14 @@ class Windows:
 
     def look(self, subflow_id: int, now: float) -> None:
         """Bytes have come on it, and so perhaps the news that others were lost."""
-        before = self._lost.get(subflow_id)
+        before = self._lost_before.get(subflow_id)
         if before is None:
             return
         lost = self._connections[subflow_id].retransmitted
         if lost > before:
-            self._lost[subflow_id] = lost
+            self._lost_before[subflow_id] = lost
             self._session.lost_packets(subflow_id, now)
 
     def forget(self, subflow_id: int) -> None:
         """It gets no more."""
-        self._lost.pop(subflow_id, None)
-
-    def _smooth(self, connection: Windowed) -> None:
-        """
-        Have the kernel spread a window that was opened ahead of use over a round trip.
-
-        All of them at once overflow a short queue.  Where packets get lost anyway they are
-        too small for that.
-        """
-        if not any(one.retransmitted for one in self._connections.values()):
-            connection.smooth()
+        self._lost_before.pop(subflow_id, None)

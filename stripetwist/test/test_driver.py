@@ -869,14 +869,15 @@ class PaddingTests(DriverTestCase):
         self.run_for()
         self.assertGreater(min(self.padded()), 100 * KIB)
 
-    def test_windows_are_smoothed_where_nothing_gets_lost(self) -> None:
-        """Once a subflow has had its filler; not if the kernel of any has sent twice."""
+    def test_windows_are_smoothed_once_open(self) -> None:
+        """Each as its filler ends, for whatever reason; not one whose connection is gone."""
         first, second = (near for near, _ in self.wires)
         self.near._happened(SubflowWarm(1))
         self.assertEqual((first.smoothed, second.smoothed), (1, 0))
         first.retransmitted = 1
         self.near._happened(SubflowWarm(2))
-        self.assertEqual((first.smoothed, second.smoothed), (1, 0))
+        self.near._happened(SubflowWarm(3))
+        self.assertEqual((first.smoothed, second.smoothed), (1, 1))
 
 
 class SmoothTests(DriverTestCase):
@@ -902,6 +903,22 @@ class SmoothTests(DriverTestCase):
         self.assertEqual(self.smoothed, [1, 1])
         self.join(3)
         self.assertEqual(self.smoothed, [1, 1, 1])
+
+
+class NoCreditTests(DriverTestCase):
+    """A peer that takes little."""
+
+    far_memory = 256 * KIB
+
+    def test_where_there_is_no_room_for_much(self) -> None:
+        """A writer has to wait, and is not the one with too much: nothing is spread."""
+        local, _, _ = self.coupled()
+        for near, _ in self.wires:
+            near.stuck = True
+        for _ in range(20):
+            local.arrive(bytes(100_000))
+        self.assertFalse(local.is_reading)
+        self.assertEqual([near.smoothed for near, _ in self.wires], [0, 0])
 
 
 class SegmentTests(DriverTestCase):

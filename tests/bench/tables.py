@@ -287,6 +287,7 @@ TABLES = {
         (
             Case("P1", (P1,)),
             Case("P1, queue 1/4", (replace(P1, queue=0.25),)),
+            Case("P3", (P3,)),
             Case("50+20", (FAST, SLOW)),
             Case("100+10 far", (NEAR, FAR)),
         ),
