@@ -455,6 +455,17 @@ class PaddedSessionTests(EngineCase):
         pair.run(4)
         self.assertGreater(self.dummy(pair)[0], 200 * KIB)
 
+    def test_connections_come_and_go(self) -> None:
+        """Of those that die in the midst of their filler nothing is left."""
+        pair = Pair(LIMITS)
+        for _ in range(10):
+            lost = pair.add(2e6, 0.02)
+            pair.run(0.05)
+            pair.cut(lost)
+        for end in (pair.a, pair.b):
+            warmth = end.session._warmth
+            self.assertEqual((warmth.padding, warmth._openings), ({}, {}))
+
     def test_once_more_after_a_pause(self) -> None:
         """The first stream after a cold time has the windows opened again."""
         pair = self.padded()
