@@ -51,6 +51,7 @@ class Session:
         self._datagrams = self._streams.datagrams
         self._warmth = Warmth(limits, now, self._events.append)
         self._subflows = Subflows(self._outbox, limits, self._warmth, peer.longest)
+        self._carrying = self._subflows.carrying
         self._peer_leaves = False
         self._armed = NEVER
         self._judged_from = NEVER
@@ -197,8 +198,8 @@ class Session:
         if now >= self._warmth.until:
             self._watch_use(now)
         if self._datagrams.waits:
-            self._datagrams.route(self._subflows.ways(now), now)
-        return self._subflows.pollable(now, self._datagrams.routed)
+            self._datagrams.route(self._carrying.ways(now), now)
+        return self._carrying.pollable(now, self._datagrams.routed)
 
     @property
     def moved(self) -> int:
@@ -258,12 +259,12 @@ class Session:
         if subflow is None or not subflow.has_room_for_control:
             return []
         outbox = self._outbox
-        carries = self._subflows.carries(subflow, now)
+        carries = self._carrying.carries(subflow, now)
         drained = subflow.since_drain == 0
         out: list[bytes] = []
         # Noted in the ledger in the order of the wire: an acknowledgement counts its bytes.
-        takes = carries and drained and self._subflows.takes_data(subflow)
-        told = subflow_id in self._datagrams.routed and self._subflows.may_carry(subflow, now)
+        takes = carries and drained and self._carrying.takes_data(subflow)
+        told = subflow_id in self._datagrams.routed and self._carrying.may_carry(subflow, now)
         speaks = told or (carries and (outbox.has_control or takes))
         if speaks or subflow.owes_from <= now:
             out += subflow.take_owed(now)
@@ -292,8 +293,8 @@ class Session:
             subflow.put_control(control, out, now)
 
     def _poll_datagrams(self, subflow: Subflow, out: list[bytes], now: float) -> None:
-        shares = self._subflows.data_waits(subflow)
-        room = self._subflows.datagram_room(subflow)
+        shares = self._carrying.data_waits(subflow)
+        room = self._carrying.datagram_room(subflow)
         while room > 0:
             datagram = self._datagrams.take(subflow.subflow_id, now)
             if datagram is None:
@@ -302,13 +303,13 @@ class Session:
             room -= datagram.size
 
     def _poll_data(self, subflow: Subflow, out: list[bytes], now: float) -> None:
-        room = self._subflows.batch_for(subflow, now)
+        room = self._carrying.batch_for(subflow, now)
         room -= subflow.pace.beyond_segment(sum(map(len, out)))
         payload = min(subflow.pace.frame_payload, room - HEADER_SIZE)
         if payload > self._limits.batch:
-            payload = min(payload, self._subflows.longest - HEADER_SIZE)
+            payload = min(payload, self._carrying.longest - HEADER_SIZE)
         outbox = self._outbox
-        takes_new = self._subflows.takes_new(subflow)
+        takes_new = self._carrying.takes_new(subflow)
         while room > _CRUMB:
             payload = min(payload, room - HEADER_SIZE)
             chunk = outbox.take_again(self._subflows.healthy)
@@ -320,7 +321,7 @@ class Session:
             room -= HEADER_SIZE + len(chunk.data)
 
     def _poll_filler(self, subflow: Subflow, out: list[bytes], now: float) -> None:
-        if self._warmth.padding and (size := self._subflows.filler_for(subflow, now)):
+        if self._warmth.padding and (size := self._carrying.filler_for(subflow, now)):
             subflow.put_filler(size, out, now)
             self._warmth.spend(subflow, HEADER_SIZE + size)
 

@@ -124,7 +124,7 @@ class UnevenTests(EngineCase):
         self.upload(pair, MIB)
         pair.run(1)
         subflows = pair.a.session._subflows
-        takes = [subflows.takes_new(one) for one in subflows.alive.values()]
+        takes = [subflows.carrying.takes_new(one) for one in subflows.alive.values()]
         self.assertEqual(takes, [True, True, True, False])
 
     def test_what_a_proxy_takes(self) -> None:
