@@ -1,5 +1,6 @@
 """The values of options, made of what users write; what is wrong is a C{ValueError}'s text."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -272,8 +273,9 @@ def server(text: str) -> Server:
         return found
     if nearest(text, ["loopback"]):
         raise ValueError("write loopback: with its colon, or ./NAME for a file")
+    where = "" if found.is_absolute() else f" in {show(os.getcwd())}"
     raise ValueError(
-        f"there is no file {show(text)} here; give the link, or the file that holds it"
+        f"there is no file {show(text)}{where}; give the link, or the file that holds it"
     )
 
 

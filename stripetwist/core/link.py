@@ -121,11 +121,11 @@ class Link:
         line = text.strip()
         if len(line) > MAX_LINK:
             raise ValueError(_CUT.format("it is far too long"))
-        if len(line.split()) > 1:
-            raise ValueError(_CUT.format("there is a space or a line break in it"))
         scheme, separator, rest = line.partition("://")
         if not separator or scheme not in (_TLS_SCHEME, _PLAIN_SCHEME):
             raise ValueError(f"this is no link: a link begins with {_TLS_SCHEME}://")
+        if len(line.split()) > 1:
+            raise ValueError(_CUT.format("there is a space or a line break in it"))
         authority, _, tail = rest.partition("/")
         key, at, address = authority.rpartition("@")
         if not at:

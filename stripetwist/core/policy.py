@@ -121,6 +121,8 @@ def parse_rule(text: str) -> Rule:
     port = None
     if port_text is not None:
         port = parse_port(port_text)
+        if "/" in port_text:
+            raise _bad_item(text, f"ends in neither /tcp nor /udp; {_HELP}")
         if not port:
             raise _bad_item(text, f"has no port from 1 to 65535; {_HELP}")
     if what in _WORDS:

@@ -65,7 +65,12 @@ class Door:
 
     def key(self, key_id: str) -> bytes:
         """The secret of a key; of an unknown one, something that nobody can know."""
-        known = self._keys.lookup(key_id, datetime.now(UTC))
+        now = datetime.now(UTC)
+        known = self._keys.lookup(key_id, now)
+        if known is None:
+            # It may have been added this moment, and who is refused tries again late.
+            self._keys.refresh(now)
+            known = self._keys.lookup(key_id, now)
         if known is not None:
             return known.secret
         return hmac.digest(self._unknown, key_id.encode("utf-8", "replace"), "sha256")
@@ -152,7 +157,7 @@ class Acceptor(Factory[SubflowProtocol]):
     @ivar door: keys and sessions.
     @ivar registry: the agents among them.
     @ivar refusals: those who prove a key and are not let in.
-    @ivar strangers: those who name a key that is not known.
+    @ivar strangers: those who name a key that is not known, or none.
     @ivar turned_away: how many were closed at once.
     @ivar is_leaving: whether it takes no new sessions.
     """

@@ -14,6 +14,13 @@ from twisted.python.failure import Failure
 from stripetwist.core.errors import Code, ProxyRefused, printable
 from stripetwist.core.hello import Rejected, Role
 
+TURNED_AWAY = "something on the way turns connections away"
+
+
+def tells_nothing(error: BaseException | None) -> bool:
+    """Whether all that Twisted knows is that the socket was closed; it says so with a traceback."""
+    return isinstance(error, ConnectError) and any(isinstance(one, Failure) for one in error.args)
+
 
 def connect_sentence(reason: Failure, where: str, what: str = "the server") -> str:
     """
@@ -31,9 +38,8 @@ def connect_sentence(reason: Failure, where: str, what: str = "the server") -> s
         return f"{where} does not answer: check the address, and its firewall"
     if isinstance(error, ConnectError) and error.osError is not None:
         return f"{where} cannot be reached: {os.strerror(error.osError).lower()}"
-    if isinstance(error, ConnectError) and any(isinstance(one, Failure) for one in error.args):
-        # All that Twisted knows is that the socket was closed, and it says so with a traceback.
-        return f"{where} cannot be reached: something on the way turns connections away"
+    if tells_nothing(error):
+        return f"{where} cannot be reached: {TURNED_AWAY}"
     return f"{where} cannot be reached: {printable(reason.getErrorMessage())}"
 
 

@@ -97,7 +97,7 @@ def read_file(
 def _unopened(path: Path, what: str, error: OSError | ValueError) -> StartupError:
     """Why a file did not open."""
     if isinstance(error, FileNotFoundError):
-        return StartupError(f"the {what} does not exist: {shown(path)}")
+        return StartupError(f"the {what} does not exist; check its name: {shown(path)}")
     if isinstance(error, OSError) and error.errno == errno.ELOOP:
         return refusal(what, path, ("is a symbolic link", "name the file itself"))
     if isinstance(error, ValueError):

@@ -25,6 +25,7 @@ from stripetwist.core.config import Limits
 from stripetwist.core.errors import Code, OpenRefused, printable
 from stripetwist.core.target import Target, shown
 from stripetwist.core.zones import Address
+from stripetwist.net.dial_errors import TURNED_AWAY, tells_nothing
 from stripetwist.net.relay import Parked
 
 # Of one target; a name with a hundred silent addresses must not take a hundred descriptors.
@@ -226,6 +227,8 @@ class Race:
             code, what = Code.TIMEOUT, f"did not answer within {self._limits.connect_timeout:g} s"
         elif number in _BY_ERRNO:
             code, what = _BY_ERRNO[number]
+        elif tells_nothing(error):
+            code, what = Code.HOST_UNREACHABLE, f"cannot be reached: {TURNED_AWAY}"
         else:
             is_known = isinstance(number, int) and number > 0
             why = os.strerror(number or 0) if is_known else str(error)

@@ -36,6 +36,7 @@ class Refusals:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._since: dict[str, _Since] = {}
+        self._stopped = False
 
     def is_news(self, who: str, reason: str) -> bool:
         """Whether one more is to be logged; if not, it is counted."""
@@ -47,7 +48,7 @@ class Refusals:
         return False
 
     def _wait(self, who: str) -> bool:
-        if len(self._since) >= _MOST:
+        if self._stopped or len(self._since) >= _MOST:
             return False
         self._since[who] = _Since(self._clock.callLater(_EVERY, self._tell, who))
         return True
@@ -65,6 +66,7 @@ class Refusals:
 
     def stop(self) -> None:
         """Tell nothing more."""
+        self._stopped = True
         for since in self._since.values():
             since.telling.cancel()
         self._since.clear()

@@ -111,7 +111,11 @@ def read_private(path: Path) -> tuple[bytes, os.stat_result]:
         # Not blocking, lest a FIFO in its place hold us up for ever.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise UsersError(f"cannot read the users file {path}: {error.strerror}") from None
+        remedy = ""
+        if isinstance(error, FileNotFoundError):
+            remedy = f"; make it with stripetwist passwd {path} USER"
+        why = f"cannot read the users file {path}: {error.strerror}{remedy}"
+        raise UsersError(why) from None
     try:
         status = os.fstat(handle)
         _refuse_unsafe(path, status)

@@ -440,6 +440,20 @@ class StrangerTests(AcceptorTestCase):
         lines = self.logged(lambda: self.network.run(0.1))
         self.assert_one_line(lines, ": it closed the connection before TLS was ready")
 
+    def test_many_without_a_word(self) -> None:
+        """One line at once, and one for all others when a minute is over."""
+
+        def knock() -> None:
+            for _ in range(50):
+                self.network.connectTCP("192.0.2.1", PORT, Scripts())
+                self.network.run(0.02)
+                self.network.cables[-1].ends[0].abortConnection()
+                self.network.run(0.02)
+
+        self.assert_one_line(self.logged(knock), ": it closed the connection before TLS was ready")
+        (line,) = self.logged(lambda: self.network.run(60))
+        self.assertIn("49 more not let in from 192.0.2.1 within a minute", line)
+
     def test_no_tls(self) -> None:
         """Plain text on a TLS port (B04, B05)."""
         scripts = Scripts(lambda wire: wire.write(b"SSH-2.0-x\r\n"))

@@ -7,7 +7,14 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectBindError, NotConnectingError, UserError, getConnectError
+from twisted.internet.error import (
+    ConnectBindError,
+    ConnectError,
+    ConnectionLost,
+    NotConnectingError,
+    UserError,
+    getConnectError,
+)
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IAddress,
@@ -117,6 +124,7 @@ class Network:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.addresses: dict[str, str | int | Exception] = {}
+        self.errors: dict[str, Exception] = {}
         self.dials: list[Dial] = []
 
     def connectTCP(
@@ -134,7 +142,9 @@ class Network:
         dial = Dial(host, port, factory)
         self.dials.append(dial)
         dial.timeout = self.clock.callLater(timeout, dial.fail, ConnectTimeout())
-        if what == ANSWERS:
+        if host in self.errors:
+            self.clock.callLater(0, dial.fail, self.errors[host])
+        elif what == ANSWERS:
             self.clock.callLater(0, dial.answer)
         elif isinstance(what, int):
             self.clock.callLater(0, dial.fail, self._error(what))
@@ -300,6 +310,15 @@ class WinnerTests(RaceTestCase):
 
 class FailureTests(RaceTestCase):
     """What each failure is called."""
+
+    def test_what_twisted_does_not_know(self) -> None:
+        """The kernel had an error and nothing else, and Twisted only that the socket closed."""
+        self.network.errors["10.0.0.1"] = ConnectError(string=Failure(ConnectionLost()))
+        racing = self.race("10.0.0.1", host="10.0.0.1")
+        self.clock.advance(0)
+        error = self.refused(racing)
+        self.assertIs(error.code, Code.HOST_UNREACHABLE)
+        self.assertNotIn("Traceback", error.sentence)
 
     def test_codes_by_errno(self) -> None:
         """M01 to M08; the class that Twisted makes of it does not count."""

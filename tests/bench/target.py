@@ -20,6 +20,8 @@ from collections.abc import Callable
 from bench import flows
 from bench.crowd import raise_descriptors
 
+_SPEAKING = threading.Lock()
+
 
 class Target:
     """Accepts, reads first lines and echoes in one thread; each long transfer has its own."""
@@ -94,8 +96,9 @@ def _serve(sock: socket.socket, words: list[str], already: int) -> None:
         start, end = map(float, words[1:])
         if words[0] == "up":
             counts = flows.receive_until(sock, start, end)
-            # Several may be done at once: each says it in one piece.
-            print(json.dumps({"start": start, "counts": counts}) + "\n", end="", flush=True)
+            # Several may be done at once, and a long line leaves in pieces.
+            with _SPEAKING:
+                print(json.dumps({"start": start, "counts": counts}), flush=True)
         else:
             flows.send_until(sock, end)
     except OSError:
