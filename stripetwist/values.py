@@ -273,7 +273,7 @@ def server(text: str) -> Server:
         return found
     if nearest(text, ["loopback"]):
         raise ValueError("write loopback: with its colon, or ./NAME for a file")
-    where = "" if found.is_absolute() else f" in {show(os.getcwd())}"
+    where = "" if text.startswith(("/", "~")) else f" in {show(os.getcwd())}"
     raise ValueError(
         f"there is no file {show(text)}{where}; give the link, or the file that holds it"
     )

@@ -117,12 +117,13 @@ def parse_rule(text: str) -> Rule:
     for one in (Kind.TCP, Kind.UDP):
         if item.endswith(f"/{one.name.lower()}"):
             item, kind = item[:-4], one
+    front, _, ending = item.rpartition("/")
+    if front and front[-1] != "/" and ending.isalpha():
+        raise _bad_item(text, f"ends in neither /tcp nor /udp; {_HELP}")
     what, port_text = _split_port(item)
     port = None
     if port_text is not None:
         port = parse_port(port_text)
-        if "/" in port_text:
-            raise _bad_item(text, f"ends in neither /tcp nor /udp; {_HELP}")
         if not port:
             raise _bad_item(text, f"has no port from 1 to 65535; {_HELP}")
     if what in _WORDS:

@@ -2,7 +2,7 @@
 
 _BUCKET = 5.0
 # A queue has formed when round trips take this much longer than the least of late.
-_QUEUE_FACTOR = 1.25
+QUEUE_FACTOR = 1.25
 _QUEUE_TIME = 0.005
 
 
@@ -60,4 +60,4 @@ class RttEstimator:
         """Whether packets wait on the way: none of late has come as soon as it might have."""
         if self.minimum is None:
             return False
-        return min(self.last) > _QUEUE_FACTOR * self.minimum + _QUEUE_TIME
+        return min(self.last) > QUEUE_FACTOR * self.minimum + _QUEUE_TIME

@@ -22,7 +22,7 @@ from stripetwist.core.warmth import Warmth
 # Less room than this in a batch is not worth a frame.
 _CRUMB = 4 * HEADER_SIZE
 # More than a page; whoever grants less than this has no memory for more.
-_MUCH = 256 * 1024
+_WORTH_SPREADING = 256 * 1024
 
 
 class Session:
@@ -357,7 +357,7 @@ class Session:
     @property
     def has_much(self) -> bool:
         """Whether much waits that the peer would take."""
-        return self._outbox.has_much(_MUCH)
+        return self._outbox.has_much(_WORTH_SPREADING)
 
     def room_left(self, stream_id: int) -> int:
         """How many bytes may be written now."""

@@ -7,12 +7,11 @@ from enum import Enum
 from stripetwist.core.config import Limits
 from stripetwist.core.pace import INITIAL_WINDOW
 from stripetwist.core.progress import KernelView
+from stripetwist.core.rtt import QUEUE_FACTOR
 from stripetwist.core.subflow import Subflow
 
 # What fits on such a path at once is less than a new connection may send at first.
 _SMALL = INITIAL_WINDOW / 2
-# A queue has formed when packets take this much longer than the least.
-_QUEUE_FACTOR = 1.25
 # So much may be in flight on one that carries nothing: a few small frames.
 _NOTHING = 1024
 # For so many seconds what others have of before may keep one from being measured.
@@ -97,7 +96,7 @@ class SlowPaths:
         self._least[path] = least, ours
         # What a relay's kernel says is of the way to it.
         is_whole = ours <= _WHOLE * least and not subflow.pace.is_near
-        if not view.rate or not is_whole or view.rtt <= _QUEUE_FACTOR * least:
+        if not view.rate or not is_whole or view.rtt <= QUEUE_FACTOR * least:
             return
         others = [s for s in self._on(path) if s is not subflow]
         rate = view.rate + sum(s.pace.rate for s in others)
@@ -122,12 +121,12 @@ class SlowPaths:
             self._expire(path, now)
 
     def _expire(self, path: int, now: float) -> None:
-        """Begin anew; but where nothing came of a trial, only after all have carried for long."""
+        """Begin anew; but if one carried alone to no result, only after all have for long."""
         trial = self.paths[path]
-        if trial.stage is Stage.SOLE or trial.stage is Stage.SEVERAL:
-            self._end(path)
-        else:
+        if trial.stage is Stage.ONE:
             self._let_all_carry(trial, now + self._limits.slow_for)
+        else:
+            self._end(path)
 
     def _let_all_carry(self, trial: Trial, until: float) -> None:
         trial.stage, trial.until, trial.since = Stage.SEVERAL, until, None

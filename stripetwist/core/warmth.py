@@ -70,7 +70,7 @@ class Warmth:
         self._tokens = float(limits.pad_burst)
         self._counted_at = now
         self._mark = now, 0
-        self._lately = 0
+        self._lately = 0.0
         # By path; of the lossy ones until when they are taken for that.
         self._openings: dict[int, _Opening] = {}
         self._lossy: dict[int, float] = {}
@@ -87,8 +87,8 @@ class Warmth:
         @param moved: a number that grows whenever it is: payload bytes and streams.
         """
         since, before = self._mark
-        if now - since >= _LATELY:
-            self._lately, self._mark = moved - before, (now, moved)
+        if (spans := (now - since) / _LATELY) >= 1:
+            self._lately, self._mark = (moved - before) / spans, (now, moved)
         if moved == self._seen or not self._limits.prewarm:
             return
         was_cold = now >= self.until
@@ -113,7 +113,7 @@ class Warmth:
         since, before = self._mark
         # Nobody may have looked for long.
         spans = (now - since) / _LATELY
-        lately = (moved - before) / max(1.0, spans) + (self._lately if spans < 2 else 0)
+        lately = (moved - before) / max(1.0, spans) + (self._lately if spans < 2 else 0.0)
         if lately < _LITTLE:
             self.begin(subflow, now)
 

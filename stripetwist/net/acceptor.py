@@ -56,8 +56,12 @@ class Door:
     @ivar sessions: by id.
     """
 
-    def __init__(self, keys: KeyStore, entropy: Entropy) -> None:
+    def __init__(self, keys: KeyStore, entropy: Entropy, look: Callable[[], None]) -> None:
+        """
+        @param look: have what has changed of the keys be known.
+        """
         self._keys = keys
+        self._look = look
         self._unknown = entropy(32)
         self.instance = entropy(16)
         self.sessions: dict[bytes, _Member] = {}
@@ -65,12 +69,9 @@ class Door:
 
     def key(self, key_id: str) -> bytes:
         """The secret of a key; of an unknown one, something that nobody can know."""
-        now = datetime.now(UTC)
-        known = self._keys.lookup(key_id, now)
-        if known is None:
-            # It may have been added this moment, and who is refused tries again late.
-            self._keys.refresh(now)
-            known = self._keys.lookup(key_id, now)
+        # It may have been added or changed this moment, and who is refused tries again late.
+        self._look()
+        known = self._keys.lookup(key_id, datetime.now(UTC))
         if known is not None:
             return known.secret
         return hmac.digest(self._unknown, key_id.encode("utf-8", "replace"), "sha256")
@@ -157,7 +158,8 @@ class Acceptor(Factory[SubflowProtocol]):
     @ivar door: keys and sessions.
     @ivar registry: the agents among them.
     @ivar refusals: those who prove a key and are not let in.
-    @ivar strangers: those who name a key that is not known, or none.
+    @ivar strangers: those who name a key that is not known.
+    @ivar speechless: those who name none.
     @ivar turned_away: how many were closed at once.
     @ivar is_leaving: whether it takes no new sessions.
     """
@@ -168,10 +170,12 @@ class Acceptor(Factory[SubflowProtocol]):
         self.ground = ground
         self.clock = ground.clock
         self.limits = ground.limits
-        self.door = Door(keys, ground.entropy)
+        self.door = Door(keys, ground.entropy, self.look_at_keys)
         self.registry = Registry(ground.clock, ground.limits)
         self.refusals = Refusals(ground.clock)
         self.strangers = Refusals(ground.clock)
+        self.speechless = Refusals(ground.clock, self.limits.max_unauthenticated_per_source)
+        self._keys = keys
         self._opener = opener
         self._arrivals: set[Arrival] = set()
         self._unproved: dict[Arrival, str] = {}
@@ -283,6 +287,10 @@ class Acceptor(Factory[SubflowProtocol]):
         self.registry.left(driver)
         self.log.info("{key}: session over: {reason}", key=driver.label, reason=reason)
 
+    def look_at_keys(self) -> None:
+        """Take over what has changed of the keys, and close sessions whose keys have ended."""
+        self.end_sessions_of(self._keys.reload_if_changed(datetime.now(UTC)))
+
     def end_sessions_of(self, key_ids: set[str]) -> None:
         """Their keys are no longer good: close them."""
         for member in list(self.door.sessions.values()):
@@ -308,6 +316,7 @@ class Acceptor(Factory[SubflowProtocol]):
         self._stopped = stopped
         self.refusals.stop()
         self.strangers.stop()
+        self.speechless.stop()
         for member in list(self.door.sessions.values()):
             member.driver.close(Code.GOING_AWAY, "the server was stopped")
         for arrival in list(self._arrivals):

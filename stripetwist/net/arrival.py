@@ -126,11 +126,10 @@ class Arrival:
         if self._done:
             return
         self._done = True
-        handshake, strangers = self._handshake, self._acceptor.strangers
-        # Connections that do not get as far as TLS cost whoever makes them nothing.
-        if handshake is None and not strangers.is_news(f"from {self._source}", reason):
+        key_id = self._handshake.key_id if self._handshake is not None else ""
+        # Connections that name no key cost whoever makes them next to nothing.
+        if not key_id and not self._acceptor.speechless.is_news(f"from {self._source}", reason):
             return
-        key_id = handshake.key_id if handshake is not None else ""
         self.log.info(
             "{source} not let in{as_whom}: {reason}",
             source=self._source,

@@ -129,38 +129,27 @@ class KeyStore:
         if not self.is_current:
             self._stamp = ()
 
-    def refresh(self, now: datetime) -> None:
+    def reload_if_changed(self, now: datetime) -> set[str]:
         """
-        Read the file again if it is another one.
+        Look at the file again if it is another one; to be called every few seconds.
 
         A broken file is reported once, in the log, and changes nothing; L{complain_again}
         has it reported once more.
-        """
-        if self._path is not None and file_stamp(self._path) != self._stamp:
-            try:
-                self._keys = self._read(self._path)
-                # One that is new can end before the next look, and must be told.
-                self._seen = {**self._good(now), **self._seen}
-                self.is_current = True
-            except StartupError as error:
-                self.is_current = False
-                _log.error("keys stay as they were: {sentence}", sentence=str(error))
-
-    def reload_if_changed(self, now: datetime) -> set[str]:
-        """
-        Look at the file again, as L{refresh} does; to be called every few seconds.
 
         @return: the ids that were good at the last call and are not now, or have another
             secret or role.
         """
-        self.refresh(now)
+        if self._path is not None and file_stamp(self._path) != self._stamp:
+            try:
+                self._keys = self._read(self._path)
+                self.is_current = True
+            except StartupError as error:
+                self.is_current = False
+                _log.error("keys stay as they were: {sentence}", sentence=str(error))
+        good = {key_id: key for key_id, key in self._keys.items() if not key.is_expired(now)}
         ended = {key_id for key_id, key in self._seen.items() if not self.is_good(key, now)}
-        self._seen = self._good(now)
+        self._seen = good
         return ended
-
-    def _good(self, now: datetime) -> dict[str, Key]:
-        """Those whose time is not over."""
-        return {key_id: key for key_id, key in self._keys.items() if not key.is_expired(now)}
 
     def _first_keys(self) -> dict[str, Key]:
         """What a server starts with: one key for each role, for any agent name."""

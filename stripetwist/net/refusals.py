@@ -12,12 +12,14 @@ class _Since:
     """
     What came after a line was logged.
 
-    @ivar count: how many.
+    @ivar may_tell: how many more may be logged at once.
+    @ivar count: how many were not.
     @ivar last: why the last of them was not let in.
     @ivar telling: when that is logged.
     """
 
-    def __init__(self, telling: IDelayedCall) -> None:
+    def __init__(self, may_tell: int, telling: IDelayedCall) -> None:
+        self.may_tell = may_tell
         self.count = 0
         self.last = ""
         self.telling = telling
@@ -27,14 +29,18 @@ class Refusals:
     """
     Those who are not let in, by who they are: C{as "KEY"}, or C{from ADDRESS}.
 
-    The first is for the log at once; those that come within a minute are counted, and told
+    The first are for the log at once; others that come within a minute are counted, and told
     at its end.  Nothing is kept of anyone once a minute has passed without.
     """
 
     log = Logger()
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, first: int = 1) -> None:
+        """
+        @param first: how many of each are for the log at once.
+        """
         self._clock = clock
+        self._first = first
         self._since: dict[str, _Since] = {}
         self._stopped = False
 
@@ -42,15 +48,18 @@ class Refusals:
         """Whether one more is to be logged; if not, it is counted."""
         since = self._since.get(who)
         if since is None:
-            return self._wait(who)
+            return self._wait(who, self._first - 1)
+        if since.may_tell:
+            since.may_tell -= 1
+            return True
         since.count += 1
         since.last = reason
         return False
 
-    def _wait(self, who: str) -> bool:
+    def _wait(self, who: str, may_tell: int = 0) -> bool:
         if self._stopped or len(self._since) >= _MOST:
             return False
-        self._since[who] = _Since(self._clock.callLater(_EVERY, self._tell, who))
+        self._since[who] = _Since(may_tell, self._clock.callLater(_EVERY, self._tell, who))
         return True
 
     def _tell(self, who: str) -> None:

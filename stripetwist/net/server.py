@@ -142,7 +142,7 @@ class Server(MultiService):
 
     def look(self) -> None:
         """Take over what has changed on disk."""
-        self.acceptor.end_sessions_of(self._keys.reload_if_changed(datetime.now(UTC)))
+        self.acceptor.look_at_keys()
         if self.certificates is not None and self._creator is not None:
             try:
                 if self.certificates.reload_if_changed():

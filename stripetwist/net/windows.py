@@ -28,7 +28,7 @@ class Windows:
         self._has_much = False
 
     def happened(self, event: events.SubflowCold | events.SubflowWarm) -> None:
-        """One is to get filler; or has had it, and its whole window may leave at once."""
+        """One is to get filler; or gets none any more: a whole window may leave at once now."""
         subflow_id = event.subflow_id
         connection = self._connections.get(subflow_id)
         if connection is None:

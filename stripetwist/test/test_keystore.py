@@ -19,7 +19,6 @@ SECRET = b"marked-secret-marked-secret-mark"
 SECRET_TEXT = encode32(SECRET)
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LATER = datetime(2030, 1, 3, tzinfo=UTC)
-EARLIER = datetime(2029, 1, 1, tzinfo=UTC)
 
 
 def ids(store: KeyStore) -> list[str]:
@@ -171,17 +170,6 @@ class KeyStoreTests(LoggedTestCase):
         self.assertEqual(ours.reload_if_changed(NOW), set())
         self.assertEqual(ours.reload_if_changed(LATER), {"guest"})
         self.assertEqual(ours.reload_if_changed(LATER), set())
-
-    def test_new_before_the_next_look(self) -> None:
-        """Known as soon as somebody asks; and revoked, it has ended like any other."""
-        ours, theirs = self.store(), self.store()
-        theirs.add("laptop")
-        theirs.add("old", expires=EARLIER)
-        self.assertIsNone(ours.lookup("laptop", NOW))
-        ours.refresh(NOW)
-        self.assertIsNotNone(ours.lookup("laptop", NOW))
-        theirs.revoke("laptop")
-        self.assertEqual(ours.reload_if_changed(NOW), {"laptop"})
 
     def test_own_revocation_is_told_too(self) -> None:
         """A key that this very store revoked has ended like any other."""

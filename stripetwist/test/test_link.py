@@ -167,6 +167,13 @@ class ParseTests(SynchronousTestCase):
         """Two pins are enough to change a key."""
         self.refused(f"{GOOD},{PIN_TEXT},{PIN_TEXT}")
 
+    def test_something_else(self) -> None:
+        """What is no link is called that, however many words it has; a link with a break is cut."""
+        error = self.assertRaises(ValueError, Link.parse, "root:x:0:0::/root:/bin/sh\nbin:x:1:1")
+        self.assertIn("this is no link", str(error))
+        error = self.assertRaises(ValueError, Link.parse, "stripetwist://client-1: abc")
+        self.assertIn("a space or a line break", str(error))
+
     def test_far_too_long(self) -> None:
         """A link has a bound, however it is filled."""
         self.refused(GOOD + "/x=" + "y" * MAX_LINK)

@@ -364,7 +364,9 @@ class ServerOptionTests(OptionsTestCase):
         """With what was probably meant."""
         self.assertIn("with its colon", self.refused(client, "--server", "loopback"))
         sentence = self.refused(client, "--server", "vps.example:8443")
-        self.assertIn("there is no file vps.example:8443", sentence)
+        self.assertIn(f"there is no file vps.example:8443 in {os.getcwd()};", sentence)
+        sentence = self.refused(client, "--server", "/nowhere/client.link")
+        self.assertIn("there is no file /nowhere/client.link;", sentence)
 
     def test_no_sentence_and_no_repr_shows_the_secret(self) -> None:
         """Wherever a link, or a piece of one, may stand by mistake."""

@@ -317,6 +317,7 @@ class TapTests(ProcessTestCase):
         words = ("--allow", "lan", "--status", ":8888", "--status-users", str(self.base / "x"))
         error = self.assertRaises(SystemExit, self.made, *words)
         self.assertIn("cannot read the users file", str(error.code))
+        self.assertIn("make it with stripetwist passwd", str(error.code))
 
     def test_without_allow(self) -> None:
         """One sentence, and no start."""

@@ -113,6 +113,15 @@ class ItemTests(SynchronousTestCase):
             self.assertTrue(sentence.isascii())
             self.assertLess(len(sentence), 256)
 
+    def test_other_protocols_are_refused(self) -> None:
+        """What is wrong is the end, and not the port or the network before it."""
+        for item in ("lan/sctp", "10.0.0.1:80/sctp", "10.0.0.0/8/sctp", "example.com:80/t"):
+            error = self.assertRaises(ValueError, parse_rule, item)
+            self.assertIn("ends in neither /tcp nor /udp", str(error))
+        for item in ("10.0.0.1:80/24", "http://localhost"):
+            error = self.assertRaises(ValueError, parse_rule, item)
+            self.assertNotIn("neither", str(error))
+
     def test_host_bits_are_refused(self) -> None:
         """Both readings of a careless network are offered."""
         error = self.assertRaises(ValueError, parse_rule, "10.0.0.1/8")

@@ -45,6 +45,21 @@ class RefusalsTests(SynchronousTestCase):
         self.assertEqual(self.told(60), [])
         self.assertTrue(self.refusals.is_news("from 299", "no"))
 
+    def test_the_first_few(self) -> None:
+        """Are news in the first minute; in those that follow at once none is."""
+        refusals = Refusals(self.clock, 3)
+        news = [refusals.is_news(GUEST, "no") for _ in range(5)]
+        self.assertEqual(news, [True] * 3 + [False] * 2)
+        self.assertEqual(self.told(60), ['2 more not let in as "guest" within a minute: no'])
+        self.assertFalse(refusals.is_news(GUEST, "no"))
+        refusals.stop()
+
+    def test_nothing_after_the_end(self) -> None:
+        """Nor is anything kept for later."""
+        self.refusals.stop()
+        self.assertFalse(self.refusals.is_news(GUEST, "no"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_each_key(self) -> None:
         """Has its own."""
         self.assertTrue(self.refusals.is_news(GUEST, "no"))

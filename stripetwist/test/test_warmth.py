@@ -229,10 +229,16 @@ class WarmthTests(SynchronousTestCase):
         """Of one that joins when nobody has looked for long; nor is little a second."""
         for ago, begins in ((0.5, False), (1.9, False), (2.1, True), (20.0, True)):
             warmth = Warmth(LIMITS, 100.0, self.told.append)
+            warmth.watch(1, {}, 109.0)
             warmth.watch(MIB, {}, 110.0)
             subflow = Subflow(1, LIMITS, 100.0, 0.04)
             warmth.joined(subflow, MIB, 110.0 + ago)
             self.assertEqual(bool(warmth.padding), begins, ago)
+        for span, begins in ((1.0, False), (20.0, True)):
+            warmth = Warmth(LIMITS, 100.0, self.told.append)
+            warmth.watch(200_000, {}, 100.0 + span)
+            warmth.joined(Subflow(1, LIMITS, 100.0, 0.04), 200_000, 100.5 + span)
+            self.assertEqual(bool(warmth.padding), begins, span)
         for ago, begins in ((1.0, False), (5.0, False), (23.0, True)):
             warmth = Warmth(LIMITS, 100.0, self.told.append)
             warmth.watch(1, {}, 110.0)
