@@ -3,7 +3,9 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from random import randrange
 
 from support.ports import LOOPBACK
 
@@ -17,9 +19,11 @@ def udp_socket(port: int = 0) -> socket.socket:
 
 
 def free_udp_port() -> int:
-    """A UDP port that was free a moment ago."""
-    with udp_socket() as made:
-        return int(made.getsockname()[1])
+    """A UDP port that was free a moment ago, and that nobody gets who asks for any."""
+    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    while True:
+        with suppress(OSError), udp_socket(randrange(20_000, int(ephemeral[0]))) as made:
+            return int(made.getsockname()[1])
 
 
 @contextmanager
