@@ -276,7 +276,7 @@ class End:
         if subflow_id not in self.pipes:
             return
         try:
-            self.session.received(subflow_id, data, self.heap.now)
+            self.session.received(subflow_id, [data], self.heap.now)
         except FramingError:
             self.on_dead(subflow_id)
         self.turn()

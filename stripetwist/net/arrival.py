@@ -104,7 +104,7 @@ class Arrival:
         self._acceptor.proved(self)
         self.subflow.start(driver, established.subflow_id)
         if handshake.rest:
-            driver.received(established.subflow_id, handshake.rest)
+            driver.received(established.subflow_id, [handshake.rest])
 
     def is_last_word(self, data: bytes) -> bool:
         """Only a dialer gets one."""

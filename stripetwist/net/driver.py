@@ -1,6 +1,6 @@
 """One session on the reactor: its subflows, its turns, its one timer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -135,11 +135,11 @@ class SessionDriver:
         self.turn()
         self.on_change()
 
-    def received(self, subflow_id: int, data: bytes) -> None:
+    def received(self, subflow_id: int, pieces: Sequence[bytes]) -> None:
         """Bytes came on a connection; the one place where a peer's errors end."""
         now = self._clock.seconds()
         try:
-            self.session.received(subflow_id, data, now)
+            self.session.received(subflow_id, pieces, now)
         except FramingError as error:
             self._drop(subflow_id, error.reason)
         except ProtocolError as error:

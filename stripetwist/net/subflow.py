@@ -1,5 +1,6 @@
 """One TLS connection, as frames."""
 
+from collections.abc import Sequence
 from typing import Any
 from typing import Protocol as Shape
 
@@ -14,15 +15,19 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from stripetwist.core.config import Limits
+from stripetwist.core.config import KIB, Limits
 from stripetwist.core.progress import KernelView
 from stripetwist.net import sockets
+from stripetwist.net.records import IReadListener
+
+# How many bytes to read at first, and again once a read has brought much less.
+_READ = 64 * KIB
 
 
 class Carrier(Shape):
     """The session that a subflow carries frames for."""
 
-    def received(self, subflow_id: int, data: bytes) -> None:
+    def received(self, subflow_id: int, pieces: Sequence[bytes]) -> None:
         """Bytes came."""
 
     def drained(self, subflow_id: int) -> None:
@@ -52,7 +57,7 @@ class Greeter(Shape):
         """The connection is gone."""
 
 
-@implementer(IHandshakeListener, IPullProducer)
+@implementer(IHandshakeListener, IReadListener, IPullProducer)
 class SubflowProtocol(Protocol):
     """
     One TLS connection, as frames.
@@ -79,6 +84,8 @@ class SubflowProtocol(Protocol):
         self._carrier: Carrier | None = None
         self._subflow_id = 0
         self._answer: bytes | None = None
+        self._came: list[bytes] = []
+        self._reads_much = False
         self._pulling = False
         self._closing: IDelayedCall | None = None
         self._ended = False
@@ -113,10 +120,26 @@ class SubflowProtocol(Protocol):
         if self._carrier is None:
             self._greeter.greeted(data)
             return
-        if self._answer is None:
-            self._carrier.received(self._subflow_id, data)
-        else:
+        if self._answer is not None:
             self._answered(self._carrier, self._answer + data)
+            return
+        self._came.append(data)
+        if not self.is_tls:
+            self.readEnded()
+
+    def readEnded(self) -> None:
+        """Let the session act once on all that came at one go."""
+        if self._came and self._carrier is not None and not self._ended:
+            pieces, self._came = self._came, []
+            self._limit_reads(sum(map(len, pieces)))
+            self._carrier.received(self._subflow_id, pieces)
+
+    def _limit_reads(self, size: int) -> None:
+        """A large read costs more than a small one, whatever there was to read."""
+        reads_much = size > _READ // 2
+        if reads_much != self._reads_much:
+            self._reads_much = reads_much
+            self.raw.bufferSize = self._limits.batch_most if reads_much else _READ
 
     def _answered(self, carrier: Carrier, data: bytes) -> None:
         is_last_word = self._greeter.is_last_word(data)
@@ -124,7 +147,7 @@ class SubflowProtocol(Protocol):
         if is_last_word:
             self.abort()
         elif is_last_word is False:
-            carrier.received(self._subflow_id, data)
+            carrier.received(self._subflow_id, [data])
 
     def start(self, carrier: Carrier, subflow_id: int, expects_answer: bool = False) -> None:
         """

@@ -76,7 +76,7 @@ class Wire:
     def come(self, data: bytes) -> None:
         """Bytes come from the other end."""
         if self._open:
-            self.driver.received(self._id, data)
+            self.driver.received(self._id, [data])
 
     def pace(self, batch: int) -> None:
         """See L{Connection}."""
@@ -638,7 +638,7 @@ class ErrorTests(DriverTestCase):
     def test_framing(self) -> None:
         """Bytes that are no frames cost the connection, not the session."""
         local, target, _ = self.coupled()
-        self.far.received(1, b"STWP" + bytes(16))
+        self.far.received(1, [b"STWP" + bytes(16)])
         self.assertEqual(self.wires[0][1].done, ["abort"])
         local.arrive(b"still here")
         self.run_for()
@@ -650,7 +650,7 @@ class ErrorTests(DriverTestCase):
         """Nonsense ends the session: the peer is told, streams break, one line is logged."""
         local, target, _ = self.coupled()
         with capturedLogs() as logs:
-            self.far.received(1, frames.pack(frames.ACCEPT, stream=2))
+            self.far.received(1, [frames.pack(frames.ACCEPT, stream=2)])
         lines = [formatEvent(event) for event in logs]
         self.assertEqual(len(lines), 1)
         self.assertIn("laptop", str(lines[0]))
@@ -667,7 +667,7 @@ class ErrorTests(DriverTestCase):
             near.stuck = far.stuck = True
         self.near.turn()
         for stream_id in range(2, 2000, 2):
-            self.near.received(1, frames.pack_open(stream_id, 8192, WEB))
+            self.near.received(1, [frames.pack_open(stream_id, 8192, WEB)])
             self.clock.advance(0)
         self.assertEqual([code for _, code, _ in self.ends], [Code.LIMIT])
         self.assertLess(len(self.wires[0][0].sent), 64 * KIB)
@@ -804,7 +804,7 @@ class TimeTests(DriverTestCase):
             self.assertEqual(driver.connections, {})
             self.assertTrue(driver.is_idle)
             driver.drained(1)
-            driver.received(1, b"late")
+            driver.received(1, [b"late"])
             driver.connection_lost(1)
             driver.go_away("late")
             driver.finish(Code.GENERAL, "late")

@@ -47,7 +47,7 @@ class BadInputCase(SynchronousTestCase):
 
     def feed(self, *sent: bytes, subflow: int = 1, now: float = NOW) -> None:
         """Frames come."""
-        self.session.received(subflow, b"".join(sent), now)
+        self.session.received(subflow, sent, now)
 
     def happened(self) -> list[events.Event]:
         """The events since the last time."""
@@ -149,7 +149,7 @@ class FramingTests(BadInputCase):
         """Ends the subflow before the frame; the session goes on."""
         self.session.subflow_up(3, NOW, 0.02, Traits(lambda value, data: 0))
         self.assertRaises(
-            FramingError, self.session.received, 3, pack(frames.PING) + b"\0\0\0\1", NOW
+            FramingError, self.session.received, 3, [pack(frames.PING) + b"\0\0\0\1"], NOW
         )
         self.assertEqual(self.session._subflows.alive[3].parser.parsed, 0)
         self.opened()
@@ -402,7 +402,7 @@ class StreamTests(BadInputCase):
         self.feed(frames.pack_open(1, 0, REQUEST))
         self.happened()
         for now in (NOW + 59, NOW + 61):
-            self.session.received(2, pack(frames.PING), now)
+            self.session.received(2, [pack(frames.PING)], now)
             self.session.deadline_reached(now)
             left = most if now < NOW + 60 else 1
             self.assertEqual(len(self.session._streams.table), left)

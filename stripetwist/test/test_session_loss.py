@@ -225,7 +225,7 @@ class TimeoutTests(EngineCase):
         session.refuse(stream_id, Code.GENERAL, "")
         session.take(stream_id, 5)
         session.room_again()
-        session.received(1, b"\x7f" * 100, pair.heap.now)
+        session.received(1, [b"\x7f" * 100], pair.heap.now)
         session.deadline_reached(pair.heap.now)
         session.subflow_down(1, pair.heap.now)
         session.subflow_up(2, pair.heap.now)

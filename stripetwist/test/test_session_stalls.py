@@ -98,7 +98,7 @@ class StallTests(EngineCase):
         self.assertGreater(len(late), 10_000)
         pair.run(3)
         self.assertNotIn(1, pair.subflows)
-        pair.b.session.received(1, late, pair.heap.now)
+        pair.b.session.received(1, [late], pair.heap.now)
         self.wait(pair, pair.b, stream_id)
         self.assertEqual(bytes(pair.b.streams[stream_id].got), data)
 

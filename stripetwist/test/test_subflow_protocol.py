@@ -2,7 +2,7 @@
 
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from stripetwist.core.config import Limits
+from stripetwist.core.config import KIB, Limits
 from stripetwist.core.link import Link
 from stripetwist.net.subflow import SubflowProtocol
 from stripetwist.net.tls import ClientCreator, ServerCreator, TLSFactory
@@ -21,6 +21,7 @@ from stripetwist.test.link_case import certificate
 from stripetwist.testing_transports import BoundedTransport, Cable
 
 LIMITS = Limits()
+READ = 64 * KIB
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 8443)
 
 
@@ -35,6 +36,7 @@ class Owner:
         self.told: list[str] = []
         self.hello = b""
         self.frames = b""
+        self.reads: list[int] = []
         self.first: list[bytes] = []
         self.verdict: Callable[[bytes], bool | None] = lambda data: False
         self.on_drained: Callable[[], None] = lambda: None
@@ -57,10 +59,11 @@ class Owner:
         """See L{Greeter}."""
         self.told.append("lost")
 
-    def received(self, subflow_id: int, data: bytes) -> None:
+    def received(self, subflow_id: int, pieces: Sequence[bytes]) -> None:
         """See L{Carrier}."""
         assert subflow_id == 7
-        self.frames += data
+        self.frames += b"".join(pieces)
+        self.reads.append(len(pieces))
 
     def drained(self, subflow_id: int) -> None:
         """See L{Carrier}."""
@@ -113,6 +116,13 @@ class PlainTests(SubflowTestCase):
         self.start()
         self.wire.arrive(b"frames")
         self.assertEqual((self.owner.hello, self.owner.frames), (b"hello", b"frames"))
+
+    def test_reads_more_where_much_comes(self) -> None:
+        """And little again once little comes, as a large read costs more."""
+        self.start()
+        for came, after in ((1000, READ), (READ, LIMITS.batch_most), (READ // 2, READ)):
+            self.wire.arrive(bytes(came))
+            self.assertEqual(self.wire.bufferSize, after)
 
     def test_asks_when_drained(self) -> None:
         """The session is asked at the start, and whenever all has left this process."""
@@ -320,6 +330,22 @@ class TLSTests(SynchronousTestCase):
         self.subflows[1].send(b"back")
         self.turn()
         self.assertEqual([owner.frames for owner in self.owners], [b"back", b"there"])
+
+    def test_a_read_comes_at_one_go(self) -> None:
+        """However many records were in it."""
+        self.start()
+        self.subflows[0].send(bytes(50_000))
+        self.turn()
+        self.assertEqual(self.owners[1].frames, bytes(50_000))
+        self.assertEqual(self.owners[1].reads, [4])
+
+    def test_nothing_comes_after_the_end(self) -> None:
+        """What is left of a read in which the session has had enough is dropped."""
+        self.start()
+        self.subflows[0].send(bytes(50_000))
+        self.subflows[1].abort()
+        self.turn()
+        self.assertEqual(self.owners[1].frames, b"")
 
     def test_close(self) -> None:
         """Both ends are gone after one has closed, the last words have arrived, no timer stays."""
