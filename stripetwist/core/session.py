@@ -1,7 +1,7 @@
 """All that two peers share: streams on one side, subflows on the other."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from stripetwist.core import events, frames
@@ -143,9 +143,9 @@ class Session:
         """
         return self._subflows.doubtful(now, bool(self._streams.table))
 
-    def received(self, subflow_id: int, pieces: Iterable[bytes], now: float) -> None:
+    def received(self, subflow_id: int, pieces: Sequence[bytes], now: float) -> None:
         """
-        Bytes came on a subflow, as they were cut on the way.
+        Bytes came on a subflow, in these pieces.
 
         @raise FramingError: they make no frames: this subflow is to be closed.
         @raise ProtocolError: they make no sense: the session is to be closed.

@@ -20,7 +20,7 @@ from stripetwist.core.progress import KernelView
 from stripetwist.net import sockets
 from stripetwist.net.records import IReadListener
 
-# How many bytes to read at first, and again once a read has brought much less.
+# How many bytes to read where little comes: as many as Twisted reads at first.
 _READ = 64 * KIB
 
 
@@ -85,7 +85,6 @@ class SubflowProtocol(Protocol):
         self._subflow_id = 0
         self._answer: bytes | None = None
         self._came: list[bytes] = []
-        self._reads_much = False
         self._pulling = False
         self._closing: IDelayedCall | None = None
         self._ended = False
@@ -129,17 +128,12 @@ class SubflowProtocol(Protocol):
 
     def readEnded(self) -> None:
         """Let the session act once on all that came at one go."""
-        if self._came and self._carrier is not None and not self._ended:
+        if self._carrier is not None and self._came:
             pieces, self._came = self._came, []
-            self._limit_reads(sum(map(len, pieces)))
+            # A large read costs more than a small one, whatever there was to read.
+            much = sum(map(len, pieces)) > _READ // 2
+            self.raw.bufferSize = self._limits.batch_most if much else _READ
             self._carrier.received(self._subflow_id, pieces)
-
-    def _limit_reads(self, size: int) -> None:
-        """A large read costs more than a small one, whatever there was to read."""
-        reads_much = size > _READ // 2
-        if reads_much != self._reads_much:
-            self._reads_much = reads_much
-            self.raw.bufferSize = self._limits.batch_most if reads_much else _READ
 
     def _answered(self, carrier: Carrier, data: bytes) -> None:
         is_last_word = self._greeter.is_last_word(data)

@@ -23,7 +23,7 @@ from stripetwist.core.link import Link
 from stripetwist.core.target import parse_host
 from stripetwist.net.certificates import ServerCertificate, load_chain, load_key, spki_pin
 from stripetwist.net.files import StartupError
-from stripetwist.net.records import BatchTLS, write_batches_whole
+from stripetwist.net.records import BatchTLS, write_slices_whole
 
 ALPN = b"stripetwist/1"
 EXPORTER_LABEL = b"EXPORTER-stripetwist-v1"
@@ -53,7 +53,7 @@ def _context() -> SSL.Context:
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     # An idle connection gives its record buffers back.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    write_batches_whole(context)
+    write_slices_whole(context)
     return context
 
 

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from stripetwist.core.link import Link
+from stripetwist.net import tls
 from stripetwist.net.records import BatchTLS, IReadListener
 from stripetwist.net.tls import ClientCreator, ServerCreator, TLSFactory
 from stripetwist.test.link_case import certificate
@@ -64,6 +65,10 @@ class BatchTLSTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
+        self.connect()
+
+    def connect(self) -> None:
+        """Two new ends."""
         self.wires = [BoundedTransport(clock=self.clock) for _ in range(2)]
         self.cable = Cable(self.clock, self.wires[0], self.wires[1])
         self.near, self.far = End(), Listener()
@@ -81,6 +86,12 @@ class BatchTLSTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.near.told.pop(), "up")
         self.far.told.clear()
+
+    def pieces_of(self, batch: bytes) -> list[bytes]:
+        """What the near wire is given when that is written."""
+        pieces = self.below()
+        self.near.transport.write(batch)
+        return pieces
 
     def below(self) -> list[bytes]:
         """What the near wire is given from now on, piece by piece; nothing leaves."""
@@ -132,12 +143,49 @@ class BatchTLSTests(SynchronousTestCase):
         self.assertEqual(self.far.received, BATCH)
 
     def test_after_the_end(self) -> None:
-        """A batch that is written after our own end goes nowhere."""
+        """A batch that is written after our own end, or after the connection's, goes nowhere."""
         self.up()
         self.near.transport.loseConnection()
         pieces = self.below()
         self.near.transport.write(BATCH)
+        self.clock.advance(0)
+        self.assertIsNotNone(self.near.lost)
+        self.near.transport.write(BATCH)
         self.assertEqual(pieces, [])
+
+    def test_a_context_that_seals_one_record_at_a_time(self) -> None:
+        """Loses nothing by it."""
+        self.patch(tls, "write_slices_whole", lambda context: None)
+        self.connect()
+        self.up()
+        self.near.transport.write(BATCH)
+        self.clock.advance(0)
+        self.assertEqual(self.far.received, BATCH)
+
+    def test_it_keeps_no_more_than_promised(self) -> None:
+        """However long a batch is: OpenSSL's buffers are asked for a slice at a time."""
+        self.up()
+        seals, opens = self.near.transport.getHandle(), self.far.transport.getHandle()
+        sizes: list[int] = []
+        take, put = seals.bio_read, opens.bio_write
+
+        def sealed(most: int) -> bytes:
+            data: bytes = take(most)
+            sizes.append(len(data))
+            return data
+
+        def came(data: bytes) -> int:
+            sizes.append(len(data))
+            taken: int = put(data)
+            return taken
+
+        self.patch(seals, "bio_read", sealed)
+        self.patch(opens, "bio_write", came)
+        (piece,) = self.pieces_of(BATCH)
+        self.far.transport.dataReceived(piece)
+        self.assertEqual(self.far.received, BATCH)
+        self.assertGreater(sum(sizes), 2 * len(BATCH))
+        self.assertLess(max(sizes), 99_000)
 
     def test_a_connection_that_has_failed(self) -> None:
         """What OpenSSL makes of a batch ends the connection; nobody is hurt."""

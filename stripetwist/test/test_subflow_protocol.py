@@ -339,8 +339,20 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual(self.owners[1].frames, bytes(50_000))
         self.assertEqual(self.owners[1].reads, [4])
 
+    def test_part_of_a_record(self) -> None:
+        """Is nothing yet."""
+        self.start()
+        pieces: list[bytes] = []
+        near: Any = self.wires[0]
+        near.write = pieces.append
+        self.subflows[0].send(bytes(20_000))
+        self.wires[1].arrive(pieces[0][:100])
+        self.assertEqual(self.owners[1].reads, [])
+        self.wires[1].arrive(pieces[0][100:])
+        self.assertEqual(self.owners[1].reads, [2])
+
     def test_nothing_comes_after_the_end(self) -> None:
-        """What is left of a read in which the session has had enough is dropped."""
+        """What is on its way then is dropped."""
         self.start()
         self.subflows[0].send(bytes(50_000))
         self.subflows[1].abort()
