@@ -70,6 +70,11 @@ class Carrying:
         self._shortest = min(rtts, default=NEVER)
         self._quick_ones.clear()
 
+    def seems_far(self, subflow: Subflow) -> bool:
+        """Whether its round trip is longer than another's by more than chance."""
+        mine = subflow.rtt.minimum
+        return mine is not None and mine > _LONGER * self._shortest + _CLOSE
+
     # ---- who has something to write
 
     def pollable(self, now: float, routed: Container[int] = ()) -> Iterator[int]:
@@ -82,6 +87,7 @@ class Carrying:
         """
         outbox, ahead = self._outbox, self._limits.control_ahead
         control, data = outbox.has_control, outbox.has_data
+        had_data = data
         if padding := self._warmth.padding:
             self._warmth.settle(len(self._alive), now)
         # Of many, few at a time can do with anything; most have not drained yet.
@@ -101,6 +107,8 @@ class Carrying:
         for s in subflows:
             pads = s.since_drain == 0 and s.subflow_id in padding
             takes = s.since_drain == 0 and data and self.takes_data(s)
+            if had_data and not takes and self.seems_far(s):
+                s.passed_over(now)
             told = s.subflow_id in routed and self.datagram_room(s) > 0
             if (
                 s.owes_from <= now
@@ -237,7 +245,7 @@ class Carrying:
         if subflow.pace.is_deep and not all(one.pace.is_deep for one in self.carry_with(subflow)):
             return False
         mine = subflow.rtt.minimum
-        if mine is None or mine <= _LONGER * self._shortest + _CLOSE:
+        if mine is None or not self.seems_far(subflow):
             return True
         faster = [s for s in self.carry_with(subflow) if _is_faster(s, mine)]
         if not faster:

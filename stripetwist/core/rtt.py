@@ -4,6 +4,7 @@ _BUCKET = 5.0
 # A queue has formed when round trips take this much longer than the least of late.
 QUEUE_FACTOR = 1.25
 _QUEUE_TIME = 0.005
+_FEW = 3
 
 
 class RttEstimator:
@@ -17,6 +18,7 @@ class RttEstimator:
     @ivar variation: C{rttvar} of the RFC.
     @ivar last: the samples of late, at most three.
     @ivar minimum: the least of the recent samples; C{None} before the first.
+    @ivar sampled_at: when the last one was taken.
     """
 
     __slots__ = (
@@ -25,6 +27,7 @@ class RttEstimator:
         "_previous",
         "last",
         "minimum",
+        "sampled_at",
         "smoothed",
         "variation",
     )
@@ -34,6 +37,7 @@ class RttEstimator:
         self.variation = 0.0
         self.last: tuple[float, ...] = ()
         self.minimum: float | None = None
+        self.sampled_at = 0.0
         self._previous = float("inf")
         self._current = float("inf")
         self._bucket_ends = 0.0
@@ -41,7 +45,8 @@ class RttEstimator:
     def sample(self, rtt: float, now: float) -> None:
         """One measured round trip."""
         rtt = max(rtt, 1e-6)
-        self.last = (*self.last[-2:], rtt)
+        self.sampled_at = now
+        self.last = (*self.last[1 - _FEW :], rtt)
         if self.smoothed is None:
             self.smoothed = rtt
             self.variation = rtt / 2
@@ -54,6 +59,11 @@ class RttEstimator:
         else:
             self._current = min(self._current, rtt)
         self.minimum = min(self._previous, self._current)
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether the minimum is of so few samples that chance may have made it."""
+        return len(self.last) < _FEW
 
     @property
     def is_queued(self) -> bool:

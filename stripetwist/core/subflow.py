@@ -295,6 +295,18 @@ class Subflow:
         if self.life.excuse(lateness, now):
             self.ask(now)
 
+    def passed_over(self, now: float) -> None:
+        """
+        It carries nothing new, as its round trip seems long: see whether that was chance.
+
+        Nothing on it would ever show.
+        """
+        if self.ledger.in_flight or self.life.asked_at > self.life.last_heard:
+            return
+        wait = self._limits.ping_again if self.rtt.is_guess else self._limits.ping_busy
+        if now >= max(self.life.asked_at, self.rtt.sampled_at) + wait:
+            self.ping(now)
+
     def ask(self, now: float) -> None:
         """Let a PING leave; what is to follow from its answer is the caller's."""
         self._ping_wanted = True

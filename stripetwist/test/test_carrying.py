@@ -114,6 +114,17 @@ class CarryingTests(SynchronousTestCase):
             self.stream_with(size)
             self.assertEqual(list(self.carrying.pollable(100.0)), order)
 
+    def test_who_is_passed_over_is_asked(self) -> None:
+        """Only for a round trip that seems long, and where there was something to carry."""
+        self.subflows.add(far := Subflow(4, LIMITS, 100.0, 0.1))
+        self.carrying.look()
+        self.assertEqual(list(self.carrying.pollable(102.0)), [])
+        self.stream_with(1000)
+        self.assertEqual(list(self.carrying.pollable(100.9)), [1, 2, 3])
+        self.assertEqual(list(self.carrying.pollable(102.0)), [1, 2, 3, 4])
+        self.assertEqual([len(one.take_owed(102.0)) for one in (*self.three, far)], [0, 0, 0, 1])
+        self.assertEqual(list(self.carrying.pollable(102.0)), [1, 2, 3])
+
     def test_nothing_to_write_nobody_to_poll(self) -> None:
         """No busy loop."""
         self.assertEqual(list(self.carrying.pollable(100.0)), [])

@@ -26,6 +26,12 @@ class RttEstimatorTests(SynchronousTestCase):
             self.rtt.sample(rtt, float(second))
         self.assertEqual(self.rtt.last, (0.2, 0.3, 0.2))
 
+    def test_few_are_a_guess(self) -> None:
+        """Of two round trips even the less may have been chance."""
+        for second, is_guess in enumerate((True, True, False, False)):
+            self.rtt.sample(0.1, 50.0 + second)
+            self.assertEqual((self.rtt.is_guess, self.rtt.sampled_at), (is_guess, 50.0 + second))
+
     def test_a_queue(self) -> None:
         """Where none of the last three was as quick as one of late."""
         self.assertFalse(self.rtt.is_queued)

@@ -127,6 +127,24 @@ class UnevenTests(EngineCase):
         takes = [subflows.carrying.takes_new(one) for one in subflows.alive.values()]
         self.assertEqual(takes, [True, True, True, False])
 
+    def test_chance_leaves_none_out(self) -> None:
+        """
+        One whose hello came late carries its part soon, though others suffice.
+
+        Even while the peer's bytes keep coming on it, so that its silence calls for no PING.
+        """
+        pair = self.pair(2, delay=0.001)
+        stream_id = self.opened(pair)
+        pair.hellos_wait = 0.06
+        late = pair.add(12.5e6, 0.001)
+        found = pair.b.session._subflows.alive[late]
+        for _ in range(150):
+            pair.a.write(stream_id, bytes(40 * KIB))
+            pair.b.write(stream_id, bytes(150 * KIB))
+            pair.run(0.01)
+        self.assertGreater(found.rx.first, 0)
+        self.assertGreater(found.tx.first, MIB)
+
     def test_what_a_proxy_takes(self) -> None:
         """Bytes that it takes and cannot send on hold up those that went another way."""
         slow = (1.5e6, 0.01)

@@ -328,6 +328,33 @@ class SubflowTests(SynchronousTestCase):
             self.subflow.ping(float(second))
         self.assertEqual(self.subflow.life.ping_at(True), 112.0)
 
+    def test_a_round_trip_by_chance(self) -> None:
+        """Passed over for it, it is measured anew: each second until there are three, then 5 s."""
+        for second in (101.0, 102.0, 107.0, 112.0):
+            self.subflow.passed_over(second - 0.01)
+            self.assertEqual(self.subflow.take_owed(second - 0.01), [])
+            self.subflow.passed_over(second)
+            self.assertEqual(kinds(self.subflow.take_owed(second)), [frames.PING])
+            self.subflow.passed_over(second + 0.02)
+            self.assertEqual(self.subflow.take_owed(second + 0.02), [], "there is one on its way")
+            self.subflow.heard(second, False)
+            self.subflow.pong_came(int(second / frames.TICK), 0.0, second)
+        self.assertEqual(self.subflow.life.pings_missed, 0)
+
+    def test_who_carries_something_needs_no_ping(self) -> None:
+        """Nor one that was asked and has not answered: that is not what its round trip says."""
+        self.subflow.wrote(100, None, 101.0)
+        self.subflow.passed_over(102.0)
+        self.assertEqual(self.subflow.take_owed(102.0), [])
+        self.subflow.acked(100, 0.0, 102.0)
+        self.subflow.passed_over(102.5)
+        self.assertEqual(self.subflow.take_owed(102.5), [], "that was a sample")
+        self.subflow.passed_over(103.0)
+        self.assertEqual(kinds(self.subflow.take_owed(103.0)), [frames.PING])
+        self.subflow.passed_over(120.0)
+        self.assertEqual(self.subflow.take_owed(120.0), [])
+        self.assertEqual(self.subflow.life.pings_missed, 0)
+
     def test_a_ping_that_cannot_leave_is_missed(self) -> None:
         """A connection that takes nothing more must not live for ever."""
         for second in range(105, 130, 5):
