@@ -320,7 +320,7 @@ class Pair:
     Two sessions joined by simulated subflows: the dialer's end C{a}, the acceptor's C{b}.
 
     @ivar subflows: the two pipes (a to b, b to a) of each living subflow.
-    @ivar hellos_wait: seconds by which hellos take longer than two delays, from now on.
+    @ivar hello_excess: seconds beyond two delays that a hello seems to take, from now on.
     """
 
     def __init__(self, limits: Limits | None = None, limits_b: Limits | None = None) -> None:
@@ -333,7 +333,7 @@ class Pair:
         self.a.on_dead = self.b.on_dead = lambda subflow_id: self.cut(subflow_id, 0, 0)
         self._next = 1
         self.cuts = 0
-        self.hellos_wait = 0.0
+        self.hello_excess = 0.0
 
     def add(
         self,
@@ -358,7 +358,7 @@ class Pair:
         there.back, back.back = back, there
         there.queue, back.queue = queues or (there.queue, back.queue)
         for end, mine, theirs in ((self.a, there, back), (self.b, back, there)):
-            end.join(subflow_id, mine, 2 * delay + self.hellos_wait, checksum, path)
+            end.join(subflow_id, mine, 2 * delay + self.hello_excess, checksum, path)
             theirs.deliver = _bound(end.came, subflow_id)
             mine.drained = _bound0(end.drained, subflow_id)
         self.subflows[subflow_id] = (there, back)

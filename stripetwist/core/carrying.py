@@ -53,7 +53,7 @@ class Carrying:
         self._healthy = healthy
         self.paths = Paths()
         self.slow = SlowPaths(limits, alive, healthy)
-        self._shortest = NEVER
+        self._shortest = self._near = NEVER
         self._quick_ones: dict[tuple[int, float], tuple[int, float]] = {}
 
     # ---- what there is to know
@@ -62,18 +62,17 @@ class Carrying:
         """A subflow may have a new least round trip."""
         least = subflow.rtt.minimum
         if least is not None and least < self._shortest:
-            self._shortest = least
+            self._measure_by(least)
 
     def look(self) -> None:
         """See anew which round trip is the least: it may have become longer, or be gone."""
         rtts = (subflow.rtt.minimum or NEVER for subflow in self._alive.values())
-        self._shortest = min(rtts, default=NEVER)
+        self._measure_by(min(rtts, default=NEVER))
         self._quick_ones.clear()
 
-    def seems_far(self, subflow: Subflow) -> bool:
-        """Whether its round trip is longer than another's by more than chance."""
-        mine = subflow.rtt.minimum
-        return mine is not None and mine > _LONGER * self._shortest + _CLOSE
+    def _measure_by(self, shortest: float) -> None:
+        self._shortest = shortest
+        self._near = _LONGER * shortest + _CLOSE
 
     # ---- who has something to write
 
@@ -81,15 +80,17 @@ class Carrying:
         """
         Those with something to write, the quickest first.
 
-        Each is named only if those before it, polled meanwhile, have left it something.
+        Each is named only if those before it, polled meanwhile, have left it something.  Those
+        whose round trips seem too long for what there is are asked whether they still are.
 
         @param routed: those for which there are datagrams.
         """
         outbox, ahead = self._outbox, self._limits.control_ahead
         control, data = outbox.has_control, outbox.has_data
-        had_data = data
         if padding := self._warmth.padding:
             self._warmth.settle(len(self._alive), now)
+        # What there is now, those that come first may take.
+        far_above = self._near if data else NEVER
         # Of many, few at a time can do with anything; most have not drained yet.
         small, large = control or bool(routed), data or bool(padding)
         subflows = [
@@ -107,7 +108,7 @@ class Carrying:
         for s in subflows:
             pads = s.since_drain == 0 and s.subflow_id in padding
             takes = s.since_drain == 0 and data and self.takes_data(s)
-            if had_data and not takes and self.seems_far(s):
+            if not takes and (s.rtt.minimum or 0.0) > far_above and s.is_kept_warm:
                 s.passed_over(now)
             told = s.subflow_id in routed and self.datagram_room(s) > 0
             if (
@@ -245,7 +246,7 @@ class Carrying:
         if subflow.pace.is_deep and not all(one.pace.is_deep for one in self.carry_with(subflow)):
             return False
         mine = subflow.rtt.minimum
-        if mine is None or not self.seems_far(subflow):
+        if mine is None or mine <= self._near:
             return True
         faster = [s for s in self.carry_with(subflow) if _is_faster(s, mine)]
         if not faster:

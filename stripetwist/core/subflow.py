@@ -297,14 +297,18 @@ class Subflow:
 
     def passed_over(self, now: float) -> None:
         """
-        It carries nothing new, as its round trip seems long: see whether that was chance.
+        It got none of the bytes that there were, since its round trip seems long: is it?
 
-        Nothing on it would ever show.
+        What carries nothing measures nothing; and while the peer's bytes come on it, it is
+        not silent, which would call for a PING.
         """
-        if self.ledger.in_flight or self.life.asked_at > self.life.last_heard:
+        life = self.life
+        if self.ledger.in_flight or life.state is not State.ACTIVE:
             return
-        wait = self._limits.ping_again if self.rtt.is_guess else self._limits.ping_busy
-        if now >= max(self.life.asked_at, self.rtt.sampled_at) + wait:
+        wait = self._limits.ping_again if self.rtt.is_guess else self._limits.ping_idle
+        if life.asked_at <= life.last_heard and now >= wait + max(
+            life.asked_at, self.rtt.sampled_at
+        ):
             self.ping(now)
 
     def ask(self, now: float) -> None:

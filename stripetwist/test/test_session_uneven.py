@@ -128,14 +128,10 @@ class UnevenTests(EngineCase):
         self.assertEqual(takes, [True, True, True, False])
 
     def test_chance_leaves_none_out(self) -> None:
-        """
-        One whose hello came late carries its part soon, though others suffice.
-
-        Even while the peer's bytes keep coming on it, so that its silence calls for no PING.
-        """
+        """One whose hello came late carries its part soon, though others suffice."""
         pair = self.pair(2, delay=0.001)
         stream_id = self.opened(pair)
-        pair.hellos_wait = 0.06
+        pair.hello_excess = 0.06
         late = pair.add(12.5e6, 0.001)
         found = pair.b.session._subflows.alive[late]
         for _ in range(150):

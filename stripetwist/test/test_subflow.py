@@ -328,32 +328,46 @@ class SubflowTests(SynchronousTestCase):
             self.subflow.ping(float(second))
         self.assertEqual(self.subflow.life.ping_at(True), 112.0)
 
+    def asked_when_passed_over(self, now: float) -> bool:
+        """Whether a PING leaves at that moment, when its round trip seemed too long."""
+        self.subflow.passed_over(now)
+        return kinds(self.subflow.take_owed(now)) == [frames.PING]
+
     def test_a_round_trip_by_chance(self) -> None:
-        """Passed over for it, it is measured anew: each second until there are three, then 5 s."""
-        for second in (101.0, 102.0, 107.0, 112.0):
-            self.subflow.passed_over(second - 0.01)
-            self.assertEqual(self.subflow.take_owed(second - 0.01), [])
-            self.subflow.passed_over(second)
-            self.assertEqual(kinds(self.subflow.take_owed(second)), [frames.PING])
-            self.subflow.passed_over(second + 0.02)
-            self.assertEqual(self.subflow.take_owed(second + 0.02), [], "there is one on its way")
+        """Passed over for it, it is measured anew: twice within seconds, then each 20 s."""
+        for second in (101.0, 102.0, 122.0, 142.0):
+            self.assertFalse(self.asked_when_passed_over(second - 0.01))
+            # The peer's bytes come all the time.
+            self.subflow.heard(second - 0.001, False)
+            self.assertTrue(self.asked_when_passed_over(second))
+            self.assertFalse(self.asked_when_passed_over(second))
             self.subflow.heard(second, False)
+            self.assertFalse(self.asked_when_passed_over(second), "it may answer yet")
             self.subflow.pong_came(int(second / frames.TICK), 0.0, second)
         self.assertEqual(self.subflow.life.pings_missed, 0)
 
+    def test_no_answer_but_bytes(self) -> None:
+        """A peer that answers no PING gets no more of them for that."""
+        self.assertTrue(self.asked_when_passed_over(101.0))
+        for tenth in range(1, 10):
+            self.subflow.heard(101.0 + tenth / 10, False)
+            self.assertFalse(self.asked_when_passed_over(101.0 + tenth / 10))
+        self.assertTrue(self.asked_when_passed_over(102.0))
+
     def test_who_carries_something_needs_no_ping(self) -> None:
-        """Nor one that was asked and has not answered: that is not what its round trip says."""
+        """Nor one that was asked and says nothing: another question is that of its silence."""
         self.subflow.wrote(100, None, 101.0)
-        self.subflow.passed_over(102.0)
-        self.assertEqual(self.subflow.take_owed(102.0), [])
+        self.assertFalse(self.asked_when_passed_over(102.0))
         self.subflow.acked(100, 0.0, 102.0)
-        self.subflow.passed_over(102.5)
-        self.assertEqual(self.subflow.take_owed(102.5), [], "that was a sample")
-        self.subflow.passed_over(103.0)
-        self.assertEqual(kinds(self.subflow.take_owed(103.0)), [frames.PING])
-        self.subflow.passed_over(120.0)
-        self.assertEqual(self.subflow.take_owed(120.0), [])
+        self.assertFalse(self.asked_when_passed_over(102.5), "that was a sample")
+        self.assertTrue(self.asked_when_passed_over(103.0))
+        self.assertFalse(self.asked_when_passed_over(120.0))
         self.assertEqual(self.subflow.life.pings_missed, 0)
+
+    def test_who_is_to_carry_nothing_new_needs_none(self) -> None:
+        """However short its round trip, it would get nothing."""
+        self.subflow.life.drain()
+        self.assertFalse(self.asked_when_passed_over(102.0))
 
     def test_a_ping_that_cannot_leave_is_missed(self) -> None:
         """A connection that takes nothing more must not live for ever."""
