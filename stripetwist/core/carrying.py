@@ -53,7 +53,7 @@ class Carrying:
         self._healthy = healthy
         self.paths = Paths()
         self.slow = SlowPaths(limits, alive, healthy)
-        self._shortest = self._near = NEVER
+        self._shortest = NEVER
         self._quick_ones: dict[tuple[int, float], tuple[int, float]] = {}
 
     # ---- what there is to know
@@ -62,17 +62,18 @@ class Carrying:
         """A subflow may have a new least round trip."""
         least = subflow.rtt.minimum
         if least is not None and least < self._shortest:
-            self._measure_by(least)
+            self._shortest = least
 
     def look(self) -> None:
         """See anew which round trip is the least: it may have become longer, or be gone."""
         rtts = (subflow.rtt.minimum or NEVER for subflow in self._alive.values())
-        self._measure_by(min(rtts, default=NEVER))
+        self._shortest = min(rtts, default=NEVER)
         self._quick_ones.clear()
 
-    def _measure_by(self, shortest: float) -> None:
-        self._shortest = shortest
-        self._near = _LONGER * shortest + _CLOSE
+    @property
+    def _near(self) -> float:
+        """Up to this a round trip is longer than the least by chance."""
+        return _LONGER * self._shortest + _CLOSE
 
     # ---- who has something to write
 
@@ -85,27 +86,14 @@ class Carrying:
 
         @param routed: those for which there are datagrams.
         """
-        outbox, ahead = self._outbox, self._limits.control_ahead
+        outbox = self._outbox
         control, data = outbox.has_control, outbox.has_data
         if padding := self._warmth.padding:
             self._warmth.settle(len(self._alive), now)
         # What there is now, those that come first may take.
         far_above = self._near if data else NEVER
-        # Of many, few at a time can do with anything; most have not drained yet.
         small, large = control or bool(routed), data or bool(padding)
-        subflows = [
-            s
-            for s in self._alive.values()
-            if (large and s.since_drain == 0)
-            or ((small or s.owes_from <= now) and s.since_drain < ahead)
-        ]
-        if (control or data) and len(subflows) > 1:
-            much = not control and outbox.has_much(self._limits.batch)
-            subflows.sort(key=_workload if much else _batch_latency)
-        if routed and self.paths.limited:
-            # A stream's batch on another would close their path to them.
-            subflows.sort(key=lambda s: s.subflow_id not in routed)
-        for s in subflows:
+        for s in self._in_order(small, large, now, routed):
             pads = s.since_drain == 0 and s.subflow_id in padding
             takes = s.since_drain == 0 and data and self.takes_data(s)
             if not takes and (s.rtt.minimum or 0.0) > far_above and s.is_kept_warm:
@@ -121,6 +109,27 @@ class Carrying:
             ):
                 yield s.subflow_id
                 control, data = outbox.has_control, outbox.has_data
+
+    def _in_order(
+        self, small: bool, large: bool, now: float, routed: Container[int]
+    ) -> list[Subflow]:
+        """Those with room for what there is, small frames or batches, the quickest first."""
+        outbox, ahead = self._outbox, self._limits.control_ahead
+        # Of many, few at a time can do with anything; most have not drained yet.
+        subflows = [
+            s
+            for s in self._alive.values()
+            if (large and s.since_drain == 0)
+            or ((small or s.owes_from <= now) and s.since_drain < ahead)
+        ]
+        control = outbox.has_control
+        if (control or outbox.has_data) and len(subflows) > 1:
+            much = not control and outbox.has_much(self._limits.batch)
+            subflows.sort(key=_workload if much else _batch_latency)
+        if routed and self.paths.limited:
+            # A stream's batch on another would close their path to them.
+            subflows.sort(key=lambda s: s.subflow_id not in routed)
+        return subflows
 
     def filler_for(self, subflow: Subflow, now: float) -> int:
         """How many bytes of filler to write to it if there is nothing else."""

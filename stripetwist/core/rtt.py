@@ -4,8 +4,8 @@ _BUCKET = 5.0
 # A queue has formed when round trips take this much longer than the least of late.
 QUEUE_FACTOR = 1.25
 _QUEUE_TIME = 0.005
-# With fewer samples the least of them may be long by chance.
-_ENOUGH = 3
+# So many samples are looked at; of fewer even the least may be long by chance.
+_LAST = 3
 
 
 class RttEstimator:
@@ -47,7 +47,7 @@ class RttEstimator:
         """One measured round trip."""
         rtt = max(rtt, 1e-6)
         self.sampled_at = now
-        self.last = (*self.last[-2:], rtt)
+        self.last = (*self.last, rtt)[-_LAST:]
         if self.smoothed is None:
             self.smoothed = rtt
             self.variation = rtt / 2
@@ -64,7 +64,7 @@ class RttEstimator:
     @property
     def is_guess(self) -> bool:
         """Whether the minimum is of so few samples that chance may have made it."""
-        return len(self.last) < _ENOUGH
+        return len(self.last) < _LAST
 
     @property
     def is_queued(self) -> bool:

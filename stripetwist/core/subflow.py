@@ -306,9 +306,8 @@ class Subflow:
         if self.ledger.in_flight or life.state is not State.ACTIVE:
             return
         wait = self._limits.ping_again if self.rtt.is_guess else self._limits.ping_idle
-        if life.asked_at <= life.last_heard and now >= wait + max(
-            life.asked_at, self.rtt.sampled_at
-        ):
+        since = max(life.asked_at, self.rtt.sampled_at)
+        if life.asked_at <= life.last_heard and now >= since + wait:
             self.ping(now)
 
     def ask(self, now: float) -> None:
